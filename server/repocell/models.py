@@ -1,0 +1,175 @@
+"""Frozen values: ids, paths, limits, facts and results, parsed once and trusted after.
+
+Lives here: what several modules pass to each other. It may not do I/O, and it may not know anything above it.
+"""
+
+import posixpath
+import secrets
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .errors import BadPath
+
+WORKSPACE_DIR = "/workspace"
+HOME_DIR = "/home/agent"
+MIRROR_DIR = "/mirror"
+TOOLS_DIR = "/opt/repocell/bin"
+
+KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Frozen(BaseModel):
+    """The base of every value: immutable, and closed to fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def new_id(prefix: Literal["ws", "job", "ap"]) -> str:
+    """A typed, unguessable handle with 128 random bits."""
+    return f"{prefix}_{secrets.token_hex(16)}"
+
+
+class Principal(Frozen):
+    """Who is calling. Over stdio the OS user that started the server; over HTTP whom a verified token names."""
+
+    name: str
+    kind: Literal["local", "token"] = "local"
+
+
+class Limits(Frozen):
+    """What one cell may use. Sizes are bytes."""
+
+    cpus: float = Field(default=2.0, gt=0)
+    memory: int = Field(default=4 * GiB, ge=64 * MiB)
+    pids: int = Field(default=512, ge=16)
+    disk: int = Field(default=10 * GiB, ge=16 * MiB)
+    open_files: int = Field(default=4096, ge=64)
+    temporary: int = Field(default=1 * GiB, ge=1 * MiB)
+    output: int = Field(default=256 * MiB, ge=1 * MiB)
+
+
+class PlainTree(Frozen):
+    """A cell's writable directories as they lie on the host: the checkout, and the home directory."""
+
+    workspace: str
+    home: str
+
+
+class ReadOnlyBind(Frozen):
+    """A host file or directory that shows inside a cell, never writable."""
+
+    source: str
+    target: str
+
+
+class SandboxSpec(Frozen):
+    """Everything a runtime needs to make one sandbox. There is no network option: there is no network to give."""
+
+    argv: tuple[str, ...]
+    tree: PlainTree
+    binds: tuple[ReadOnlyBind, ...] = ()
+    environment: dict[str, str] = {}
+    limits: Limits = Limits()
+
+
+Enforcement = Literal["cgroup v2", "cgroup v1", "rlimit", "tmpfs size", "watchdog", "not enforced"]
+
+
+class Problem(Frozen):
+    """Why something does not work here, and the one line that changes that."""
+
+    cause: str
+    remedy: str
+
+
+class ProbeReport(Frozen):
+    """What a runtime really isolates and limits on this machine, found out by trying."""
+
+    runtime: str
+    version: str
+    usable: bool
+    isolation: dict[str, bool] = {}
+    limits: dict[str, Enforcement] = {}
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def normalise_path(path: str) -> str:
+    """A path relative to the workspace root ('' for the root itself), from one relative to it or absolute in the cell.
+
+    Lexical only: what links make of it is decided inside the sandbox. Raises BadPath when it points outside.
+    """
+    if "\0" in path:
+        raise BadPath(path, "it contains a NUL byte")
+    full = posixpath.normpath(posixpath.join(WORKSPACE_DIR, path))
+    if full != WORKSPACE_DIR and not full.startswith(WORKSPACE_DIR + "/"):
+        raise BadPath(
+            path, f"it lies outside the workspace ({WORKSPACE_DIR}); commands in bash may read the rest of the cell"
+        )
+    return full[len(WORKSPACE_DIR) + 1 :]
+
+
+def _argument_path(path: str) -> str:
+    try:
+        return normalise_path(path)
+    except BadPath as error:
+        raise ValueError(str(error)) from error
+
+
+WorkspacePath = Annotated[str, AfterValidator(_argument_path)]
+"""A normalised path below the workspace root; '' is the root."""
+
+
+class ExitStatus(Frozen):
+    """How a command ended: `exit` is its code, or None when `signal` ended it. Times in seconds."""
+
+    exit: int | None
+    signal: int | None
+    user: float
+    system: float
+    max_rss_kb: int
+    left: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.exit == 0
+
+
+class FileFacts(Frozen):
+    kind: Literal["file", "directory", "symlink", "special"]
+    size: int
+    mode: int
+    target: str | None = None
+    digest: str | None = None
+
+
+class DirectoryEntry(FileFacts):
+    path: str
+
+
+class Listing(Frozen):
+    """What stands below a directory, depth first; `more` when it was cut."""
+
+    entries: tuple[DirectoryEntry, ...]
+    more: bool
+
+
+class FileWindow(Frozen):
+    """A part of a file: whole lines from `first_line` on, or bytes. `lines` counts the whole file; None when too large."""
+
+    body: bytes
+    size: int
+    mode: int
+    binary: bool
+    cut: bool
+    sent: int
+    newlines_sent: int
+    lines: int | None
+    digest: str | None
+
+
+class Written(Frozen):
+    digest: str | None
+    created: bool
+    mode: int

@@ -1,0 +1,80 @@
+"""What a cell sees: the plan of its file system as bubblewrap operations.
+
+Lives here: a pure function from facts about the host to an ordered list of operations, and the files written for the
+cell. It may not start anything. Order matters to bubblewrap: later operations cover earlier ones.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models import HOME_DIR, TOOLS_DIR, WORKSPACE_DIR, SandboxSpec
+
+CELL_UID = 1000
+HOSTNAME = "cell"
+BASE_PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{TOOLS_DIR}"
+
+# Where distributions keep what programs in /usr point to or read at start. Nothing here names this host or its users.
+ETC_FROM_HOST = (
+    "alternatives", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts", "inputrc", "java-11-openjdk",
+    "java-17-openjdk", "java-21-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "magic", "maven",
+    "mime.types", "os-release", "perl", "pki/ca-trust", "pki/tls/certs", "protocols", "python3", "python3.9", "python3.10",
+    "python3.11", "python3.12", "python3.13", "python3.14", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo",
+    "timezone",
+)  # fmt: skip
+
+ETC_WRITTEN = {
+    "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{CELL_UID}:{CELL_UID}:agent:{HOME_DIR}:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\nagent:x:{CELL_UID}:\nnogroup:x:65534:\n",
+    "hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
+    "hostname": f"{HOSTNAME}\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\nnetworks: files\nprotocols: files\n"
+    "services: files\n",
+    "resolv.conf": "",
+    # Everything in a cell belongs to the agent, the mirror below it excepted, which it can only read.
+    "gitconfig": "[user]\n\tname = repocell agent\n\temail = agent@localhost\n[safe]\n\tdirectory = *\n"
+    "[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n",
+}
+
+
+@dataclass(frozen=True)
+class HostLayout:
+    """The host's top-level directories besides /usr: a link into it, or a directory of its own."""
+
+    links: tuple[tuple[str, str], ...]
+    directories: tuple[str, ...]
+    etc: tuple[str, ...]
+
+    @classmethod
+    def look(cls) -> "HostLayout":
+        names = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+        return cls(
+            links=tuple((name, os.readlink(name)) for name in names if Path(name).is_symlink()),
+            directories=tuple(name for name in names if Path(name).is_dir() and not Path(name).is_symlink()),
+            etc=tuple(name for name in ETC_FROM_HOST if Path("/etc", name).exists()),
+        )
+
+
+def operations(spec: SandboxSpec, host: HostLayout, written: Sequence[tuple[str, int]]) -> list[str]:
+    """The bubblewrap arguments that build the cell's file system; `written` pairs a name in /etc with a descriptor."""
+    args = ["--ro-bind", "/usr", "/usr"]
+    for name, target in host.links:
+        args += ["--symlink", target, name]
+    for name in host.directories:
+        args += ["--ro-bind", name, name]
+    args += ["--dir", "/etc", "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]
+    for name in host.etc:
+        args += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+    for name, descriptor in written:
+        args += ["--perms", "0444", "--file", str(descriptor), f"/etc/{name}"]
+    # Every tmpfs is memory: each gets a size, and what needs no writing is made read-only at the end.
+    args += ["--proc", "/proc", "--dev", "/dev", "--size", str(spec.limits.temporary), "--tmpfs", "/dev/shm"]
+    args += ["--perms", "1777", "--size", str(spec.limits.temporary), "--tmpfs", "/tmp"]
+    args += ["--dir", "/home"]
+    args += ["--bind", spec.tree.workspace, WORKSPACE_DIR, "--bind", spec.tree.home, HOME_DIR]
+    for bind in spec.binds:
+        args += ["--ro-bind", bind.source, bind.target]
+    args += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    return args

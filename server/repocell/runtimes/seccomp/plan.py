@@ -1,0 +1,223 @@
+"""What a cell's programs may not ask the kernel for, as data: everything the plan does not name is allowed.
+
+Lives here: the rules, and beside each group the attack it stops. It may not know BPF, libseccomp, files or processes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from errno import EAFNOSUPPORT, ENOSYS, EPERM
+
+MACHINES = ("x86_64", "aarch64")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """Holds when `argument & mask == equals`. Masks stay in the low 32 bits, as the kernel ignores the others there."""
+
+    index: int
+    mask: int
+    equals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The system call answers `errno` without being made, always or only where every listed argument matches."""
+
+    syscall: str
+    errno: int = EPERM
+    where: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRule:
+    """The same for system calls `first` to `last`, of which libseccomp 2.5.4, the oldest we build with, has no name."""
+
+    label: str
+    first: int
+    last: int
+    errno: int = EPERM
+
+
+LOW_HALF = 0xFFFF_FFFF
+
+# The namespace flags of clone(2). CLONE_NEWTIME is not among them: its bit is part of clone's exit signal, so it can be
+# asked for through clone3 and unshare only.
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+NAMESPACE_FLAGS = (
+    CLONE_NEWNS,
+    CLONE_NEWCGROUP,
+    CLONE_NEWUTS,
+    CLONE_NEWIPC,
+    CLONE_NEWUSER,
+    CLONE_NEWPID,
+    CLONE_NEWNET,
+)
+
+TIOCSTI = 0x5412
+TIOCLINUX = 0x541C
+
+AF_UNIX = 1
+AF_INET = 2
+AF_INET6 = 10
+AF_NETLINK = 16
+SOCKET_FAMILIES = frozenset({AF_UNIX, AF_INET, AF_INET6, AF_NETLINK})
+NETLINK_ROUTE = 0
+
+
+def _each(*syscalls: str) -> tuple[Rule, ...]:
+    return tuple(Rule(syscall) for syscall in syscalls)
+
+
+def _low_half_not_among(allowed: frozenset[int], index: int) -> Iterator[Argument]:
+    """Arguments of which at least one holds exactly when the low half is none of the allowed values, all below 32.
+
+    Spelled out in masked equalities because libseccomp can say "not equal" of whole 64-bit arguments only, and once per
+    argument; a caller would pass either by way of the high half, which the kernel drops.
+    """
+    for value in range(32):
+        if value not in allowed:
+            yield Argument(index, LOW_HALF, value)
+    for bit in range(5, 32):
+        yield Argument(index, 1 << bit, 1 << bit)
+
+
+# A mount can cover a masked path, uncover what a mount hides, or make a read-only tree writable; chroot and pivot_root
+# break confinement by path. The file-descriptor family (fsopen and on) does the same as mount without naming it.
+# statmount and listmount only read, and stay.
+_MOUNTS = _each(
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "move_mount",
+    "open_tree",
+    "mount_setattr",
+)
+
+# A new user namespace hands its maker every capability, and with them kernel code that otherwise only root can reach:
+# where most local root exploits begin. setns enters a namespace somebody else left open.
+# unshare goes altogether: kernels keep giving it flags that make namespaces under other names, and a list would age.
+# On both machines clone takes its flags first, as a long of which the kernel reads the low half only.
+# clone3 passes flags in memory, where no filter can look: ENOSYS makes every libc fall back to clone.
+_NAMESPACES = (
+    *_each("setns", "unshare"),
+    *(Rule("clone", where=(Argument(0, flag, flag),)) for flag in NAMESPACE_FLAGS),
+    Rule("clone3", ENOSYS),
+)
+
+# Reading, writing or steering another process: taking over the guest agent, or stealing its files and secrets.
+_OTHER_PROCESSES = _each(
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "process_madvise",
+    "kcmp",
+    "pidfd_getfd",
+)
+
+# Keyrings belong to the user, not to a namespace: a cell could read the keys of the person who started it.
+_KEYRINGS = _each("add_key", "request_key", "keyctl")
+
+# Large kernel interfaces with a long record of privilege escalation that builds and tests do not need.
+# io_uring also makes system calls that no filter sees; userfaultfd stalls the kernel mid-copy, the lever of many races.
+_ATTACK_SURFACE = _each(
+    "bpf",
+    "perf_event_open",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "userfaultfd",
+    "fanotify_init",
+)
+
+# A handle names a file by inode, past every mount and masked path. Making handles (name_to_handle_at) is harmless.
+_FILE_HANDLES = _each("open_by_handle_at")
+
+# Changing the machine that the cell shares with everybody: its kernel, swap, quotas, accounting, log, clock and ports.
+# The kernel refuses nearly all of it to a cell without capabilities; this is the second lock.
+# stime would belong here, but neither machine has it.
+_THE_HOST = _each(
+    "kexec_load",
+    "kexec_file_load",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "reboot",
+    "swapon",
+    "swapoff",
+    "quotactl",
+    "quotactl_fd",
+    "acct",
+    "syslog",
+    "settimeofday",
+    "clock_settime",
+    "adjtimex",
+    "clock_adjtime",
+    "iopl",
+    "ioperm",
+    "vhangup",
+)
+
+# Calls long out of use, kept by some kernels: code nobody looks at any more.
+_RELICS = _each("lookup_dcookie", "nfsservctl", "uselib", "ustat")
+
+# Both push keystrokes into the terminal, which the shell outside reads as typed by the person (CVE-2017-5226).
+# The kernel cuts the command down to 32 bits, so 0x1_0000_5412 is TIOCSTI too (CVE-2019-10063).
+_TERMINAL_INJECTION = tuple(Rule("ioctl", where=(Argument(1, LOW_HALF, command),)) for command in (TIOCSTI, TIOCLINUX))
+
+# Rare families (packet, vsock, alg, bluetooth, tipc, can, xdp, and whatever comes next) load and reach little-tested
+# modules, and vsock talks to the hypervisor past every network namespace. Netlink stays for its routing protocol, which
+# listing the interfaces needs; its others configure the firewall, audit and IPsec. The kernel takes family and protocol
+# as ints, so only low halves count.
+_SOCKETS = tuple(
+    Rule(syscall, EAFNOSUPPORT, where)
+    for syscall in ("socket", "socketpair")
+    for where in (
+        *((family,) for family in _low_half_not_among(SOCKET_FAMILIES, index=0)),
+        *(
+            (Argument(0, LOW_HALF, AF_NETLINK), protocol)
+            for protocol in _low_half_not_among(frozenset({NETLINK_ROUTE}), index=2)
+        ),
+    )
+)
+
+DENIED: tuple[Rule, ...] = (
+    *_MOUNTS,
+    *_NAMESPACES,
+    *_OTHER_PROCESSES,
+    *_KEYRINGS,
+    *_ATTACK_SURFACE,
+    *_FILE_HANDLES,
+    *_THE_HOST,
+    *_RELICS,
+    *_TERMINAL_INJECTION,
+    *_SOCKETS,
+)
+
+# open_tree_attr is open_tree and mount_setattr in one call (Linux 6.15).
+_OPEN_TREE_ATTR = NumberedRule("open_tree_attr", 467, 467)
+
+# Before 5.4, x86_64 kernels with x32 let 64-bit programs reach x32's own entries (ptrace, io_submit, ...) without the
+# x32 bit, under numbers no rule by name covers. Later kernels answer ENOSYS by themselves.
+_X32_WITHOUT_ITS_BIT = NumberedRule("x32 without its bit", 512, 547, ENOSYS)
+
+DENIED_BY_NUMBER: dict[str, tuple[NumberedRule, ...]] = {
+    "x86_64": (_OPEN_TREE_ATTR, _X32_WITHOUT_ITS_BIT),
+    "aarch64": (_OPEN_TREE_ATTR,),
+}
+
+# What a machine never had. Whoever compiles the plan checks this both ways, so that no rule is lost by silence.
+ABSENT: dict[str, frozenset[str]] = {
+    "x86_64": frozenset(),
+    "aarch64": frozenset({"iopl", "ioperm", "uselib", "ustat"}),
+}
