@@ -1,0 +1,320 @@
+"""Repositories on the host: bare mirrors that no sandbox can write, and reading the user's own clone without touching it.
+
+Lives here: every git process of the host, all through GitPython. Host git never reads anything an agent can write. The
+user's clone is read without its filters, hooks, fsmonitor and optional locks. It may not know workspaces or sandboxes.
+"""
+
+import difflib
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import stat
+import subprocess
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import anyio.to_thread
+from git.cmd import Git
+
+from .errors import NoSuchRef, NoSuchRepository, TooMuchUncommitted
+
+MAX_UNCOMMITTED_FILES = 2_000
+MAX_UNCOMMITTED_BYTES = 100 << 20
+FETCH_SECONDS = 1800.0
+QUICK_SECONDS = 60.0
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:[^:].*")
+
+# No repository content and no setting of the operator's may make these calls run a program or ask a question.
+_CONFIG = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.pager": "cat",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "fetch.recurseSubmodules": "no",
+    "submodule.recurse": "false",
+    "protocol.allow": "never",
+    "protocol.https.allow": "always",
+    "protocol.ssh.allow": "always",
+    "protocol.file.allow": "always",
+}
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a repository is fetched from. `shown` carries no credentials and may be printed."""
+
+    url: str
+    shown: str
+    local: Path | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One path of the user's working tree that differs from its last commit."""
+
+    path: str
+    status: Literal["modified", "deleted", "untracked"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One uncommitted file as it lies there: content, or the target of a link, or None when it was deleted."""
+
+    path: str
+    content: bytes | None
+    mode: int
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A commit to work on, in a mirror to take it from."""
+
+    source: Source
+    mirror: Path
+    commit: str
+    branch: str | None
+    uncommitted: Sequence[Change]
+
+
+def parse_source(repo: str) -> Source:
+    """A path or URL as a Source. Raises NoSuchRepository with what is wrong, before anything is run."""
+    if repo.startswith("-") or "\0" in repo or not repo.strip():
+        raise NoSuchRepository(repo, "that is not a path or URL")
+    if _SCP_LIKE.fullmatch(repo):
+        return Source(repo, repo, None)
+    if "://" in repo:
+        parts = urlsplit(repo)
+        if parts.scheme == "file":
+            return _local(repo, Path(parts.path))
+        if parts.scheme not in ("https", "ssh"):
+            raise NoSuchRepository(repo, f"{parts.scheme} URLs are not fetched")
+        if not parts.hostname or parts.hostname.startswith("-"):
+            raise NoSuchRepository(repo, "the URL names no host")
+        user = f"{parts.username}@" if parts.scheme == "ssh" and parts.username else ""
+        port = f":{parts.port}" if parts.port else ""
+        return Source(repo, urlunsplit((parts.scheme, f"{user}{parts.hostname}{port}", parts.path, "", "")), None)
+    return _local(repo, Path(repo).expanduser().absolute())
+
+
+def _local(repo: str, path: Path) -> Source:
+    for candidate in (path, *path.parents):
+        if (candidate / ".git").exists() or ((candidate / "HEAD").is_file() and (candidate / "objects").is_dir()):
+            return Source(str(candidate), str(candidate), candidate)
+    why = "it is not inside a git repository" if path.exists() else "there is no such path on this machine"
+    raise NoSuchRepository(repo, why)
+
+
+class Repositories:
+    """The mirrors below one folder. Several server processes may share it: each mirror is locked while it changes."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = dict(environment)
+        self._locks: dict[Path, anyio.Lock] = {}
+
+    async def checkout(self, repo: str, ref: str | None) -> Checkout:
+        """Brings what `ref` (default: the source's HEAD) names into a mirror. Fetches only what is not there yet."""
+        source = parse_source(repo)
+        mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
+        async with self._locked(mirror):
+            if not (mirror / "HEAD").exists():
+                await self._git("init", "--quiet", "--bare", str(mirror), seconds=QUICK_SECONDS)
+            if ref is not None and _OBJECT_ID.fullmatch(ref) and await self._has(mirror, ref):
+                commit, branch = ref, None
+            else:
+                advertised, head = await self._refresh(source, mirror, repo)
+                commit, branch = await self._resolve(mirror, ref, advertised, head)
+        changes = await self.uncommitted(source.local) if source.local is not None else ()
+        return Checkout(source, mirror, commit, branch, changes)
+
+    @asynccontextmanager
+    async def _locked(self, mirror: Path) -> AsyncGenerator[None]:
+        async with self._locks.setdefault(mirror, anyio.Lock()):
+            mirror.parent.mkdir(parents=True, exist_ok=True)
+            with Path(f"{mirror}.lock").open("w") as file:
+                await anyio.to_thread.run_sync(fcntl.flock, file, fcntl.LOCK_EX, abandon_on_cancel=True)
+                yield
+
+    async def _refresh(self, source: Source, mirror: Path, repo: str) -> tuple[dict[str, str], str | None]:
+        """Fetches when the source advertises anything the mirror lacks; returns its refs, and the branch HEAD names."""
+        try:
+            listing = await self._git("ls-remote", "--symref", "--", source.url, seconds=QUICK_SECONDS)
+        except GitError as error:
+            raise NoSuchRepository(repo, error.why) from error
+        head: str | None = None
+        refs: dict[str, str] = {}
+        for line in listing.splitlines():
+            left, _, name = line.partition("\t")
+            if left.startswith("ref: refs/heads/") and name == "HEAD":
+                head = left.removeprefix("ref: refs/heads/")
+            elif name == "HEAD" or name.startswith(("refs/heads/", "refs/tags/", "refs/remotes/")):
+                refs[name] = left
+        if not refs:
+            raise NoSuchRepository(repo, "it has no commits yet")
+        known = await self._git("--git-dir", str(mirror), "show-ref", "--dereference", ok=(0, 1), seconds=QUICK_SECONDS)
+        if not set(refs.values()) <= {line.split(" ")[0] for line in known.splitlines()}:
+            specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/repocell/head"]
+            if source.local is not None:
+                specs.append("+refs/remotes/*:refs/remotes/*")
+            try:
+                await self._git(
+                    "--git-dir", str(mirror), "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force",
+                    "--prune", "--", source.url, *specs, seconds=FETCH_SECONDS,
+                )  # fmt: skip
+            except GitError as error:
+                raise NoSuchRepository(repo, error.why) from error
+        return refs, head
+
+    async def _resolve(
+        self, mirror: Path, ref: str | None, refs: Mapping[str, str], head: str | None
+    ) -> tuple[str, str | None]:
+        if ref is None:
+            found, branch = refs.get("HEAD"), head
+        else:
+            names = (f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/remotes/{ref}", f"refs/remotes/origin/{ref}", ref)
+            name = next((name for name in names if name in refs), None)
+            found = refs[name] if name else (ref if _OBJECT_ID.fullmatch(ref) else None)
+            branch = ref if name == f"refs/heads/{ref}" else None
+            if found is None and re.fullmatch(r"[0-9a-f]{7,63}", ref):
+                found = ref
+        if found is not None:
+            with suppress(GitError):
+                spec = f"{found}^{{commit}}"
+                args = ("--git-dir", str(mirror), "rev-parse", "--verify", "--quiet", "--end-of-options", spec)
+                return (await self._git(*args, seconds=QUICK_SECONDS)).strip(), branch
+        shown = [name.split("/", 2)[2] for name in refs if name.count("/") >= 2]
+        raise NoSuchRef(ref or "HEAD", difflib.get_close_matches(ref or "", shown, n=3, cutoff=0.5))
+
+    async def _has(self, mirror: Path, commit: str) -> bool:
+        try:
+            await self._git("--git-dir", str(mirror), "cat-file", "-e", f"{commit}^{{commit}}", seconds=QUICK_SECONDS)
+        except GitError:
+            return False
+        return True
+
+    # -- the user's own clone, read only
+
+    async def uncommitted(self, clone: Path) -> Sequence[Change]:
+        """What `git status` would list, computed without running anything the clone's configuration names."""
+        if not (clone / ".git").exists():
+            return ()
+        found = await self._git(
+            "-C", str(clone), "config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\..*\.",
+            ok=(0, 1), seconds=QUICK_SECONDS,
+        )  # fmt: skip
+        inert = {key: "false" if key.endswith(".required") else "" for key in found.split("\0") if key}
+        args = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+        listing = await self._git("-C", str(clone), *args, config=inert, seconds=QUICK_SECONDS)
+        changes: list[Change] = []
+        for entry in filter(None, listing.split("\0")):
+            code, path = entry[:2], entry[3:]
+            if code == "??":
+                changes.append(Change(path, "untracked"))
+            else:
+                changes.append(Change(path, "modified" if os.path.lexists(clone / path) else "deleted"))
+        return changes
+
+    async def snapshots(self, checkout: Checkout) -> Sequence[Snapshot]:
+        """The uncommitted files themselves. Raises TooMuchUncommitted before reading more than is taken along."""
+        clone = checkout.source.local
+        if clone is None:
+            return ()
+        return await anyio.to_thread.run_sync(_read_snapshots, clone, checkout.uncommitted)
+
+    # -- processes
+
+    async def _git(
+        self, *args: str, seconds: float, ok: Sequence[int] = (0,), config: Mapping[str, str] | None = None
+    ) -> str:
+        """Runs git and returns what it printed. Raises GitError. Cancelled or late, its whole process group is killed."""
+        settings = {**_CONFIG, **(config or {})}
+        environment = {**self._environment, **_ENVIRONMENT, "GIT_CONFIG_COUNT": str(len(settings))}
+        for index, (key, value) in enumerate(settings.items()):
+            environment |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+        started = Git(str(self._folder.parent)).execute(
+            ["git", *args], as_process=True, env=environment, istream=subprocess.DEVNULL, start_new_session=True,
+            umask=0o022,  # cells read the mirrors under a uid of their own
+        )
+        process = started.proc
+        assert process is not None
+        try:
+            with anyio.fail_after(seconds):
+                out, err = await anyio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)
+        except TimeoutError:
+            raise GitError(f"git took longer than {seconds:g} s") from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(process.wait)
+        if process.returncode not in ok:
+            raise GitError(explain(err.decode(errors="replace")))
+        return os.fsdecode(out)
+
+
+class GitError(Exception):
+    """One git call failed; `why` is fit to be shown."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+_SYMPTOMS = (
+    ("dubious ownership", "it belongs to another user (add it to git's safe.directory, or run repocell as its owner)"),
+    ("could not read username", "it asks for credentials that this server does not have"),
+    ("authentication failed", "the credentials were refused"),
+    ("permission denied (publickey", "the ssh key was refused"),
+    ("could not resolve host", "its host name cannot be resolved"),
+    ("not allowed", "its transport is not allowed"),
+    ("not found", "there is no such repository, or it is private"),
+    ("does not appear to be a git repository", "it is not a git repository"),
+    ("no space left", "the server's disk is full"),
+)
+
+
+def explain(said: str) -> str:
+    """What git's error output means for somebody who wanted a repository; its own last line where nothing better is known."""
+    lowered = said.lower()
+    for symptom, meaning in _SYMPTOMS:
+        if symptom in lowered:
+            return meaning
+    lines = [line.removeprefix("fatal: ") for line in said.strip().splitlines()]
+    return lines[-1][:200] if lines else "git gave no reason"
+
+
+def _read_snapshots(clone: Path, changes: Sequence[Change]) -> Sequence[Snapshot]:
+    sizes = [os.lstat(clone / change.path).st_size for change in changes if os.path.lexists(clone / change.path)]
+    if len(changes) > MAX_UNCOMMITTED_FILES or sum(sizes) > MAX_UNCOMMITTED_BYTES:
+        raise TooMuchUncommitted(len(changes), sum(sizes), MAX_UNCOMMITTED_FILES, MAX_UNCOMMITTED_BYTES)
+    taken: list[Snapshot] = []
+    for change in changes:
+        path = clone / change.path
+        try:
+            facts = os.lstat(path)
+            if stat.S_ISLNK(facts.st_mode):
+                taken.append(Snapshot(change.path, None, 0, os.readlink(path)))
+            elif stat.S_ISREG(facts.st_mode):
+                taken.append(Snapshot(change.path, path.read_bytes(), stat.S_IMODE(facts.st_mode)))
+        except FileNotFoundError:
+            taken.append(Snapshot(change.path, None, 0))
+    return taken

@@ -1,0 +1,196 @@
+"""Reading, writing, editing and listing files of a workspace.
+
+Lives here: the four tools' arguments, handlers and wording. It may not open files: workspaces do that inside the cell.
+"""
+
+import posixpath
+from typing import Annotated
+
+from pydantic import Field
+
+from ..errors import EditRefused, FileChanged, FileTooLarge, WrongKind
+from ..models import DirectoryEntry, FileWindow, KiB, MiB, WorkspacePath
+from .base import MAX_TEXT, Call, Image, InWorkspace, Reply, Services, Tool, workspace_of
+from .edits import Edit, replace
+from .text import printable, size_of
+
+MAX_LINE = 2_000
+MAX_READ = 256 * KiB
+MAX_EDITED = 16 * MiB
+MAX_IMAGE = 5 * MiB
+MAX_ENTRIES = 1_000
+SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+
+FilePath = Annotated[WorkspacePath, Field(description="Path relative to the workspace, or absolute below /workspace.")]
+
+
+class ReadFile(InWorkspace):
+    path: FilePath
+    offset: int = Field(default=1, ge=1, description="First line, counted from 1.")
+    limit: int = Field(default=2000, ge=1, le=10_000, description="Number of lines.")
+
+
+async def read_file(services: Services, call: Call[ReadFile]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    window = await ws.read(args.path, max_bytes=MAX_READ, start_line=args.offset, line_count=args.limit)
+    if window.binary:
+        head = window if args.offset == 1 else await ws.read(args.path, max_bytes=16)
+        return await _binary(services, call, head)
+    if window.size == 0:
+        return Reply(f"{args.path} is empty.")
+    if not window.body:
+        total = f"{window.lines:,}" if window.lines is not None else "fewer"
+        return Reply(f"{args.path} has {total} lines; offset {args.offset:,} is behind its end.", failed=True)
+    return Reply(number_lines(window, args.offset))
+
+
+def number_lines(window: FileWindow, first: int) -> str:
+    """Numbered lines, long ones cut, and a last line that says where to go on; within MAX_TEXT."""
+    lines = window.body.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    out: list[str] = []
+    room = MAX_TEXT - 200
+    for number, line in enumerate(lines, first):
+        line = line.removesuffix("\r")
+        if len(line) > MAX_LINE:
+            line = f"{line[:MAX_LINE]}... ({len(line):,} characters)"
+        text = f"{number:6}\t{line}"
+        if room < len(text) + 1:
+            break
+        room -= len(text) + 1
+        out.append(text)
+    last = first + len(out) - 1
+    total = f"{window.lines:,}" if window.lines is not None else f"a file of {size_of(window.size)}"
+    if window.lines is None or last < window.lines:
+        out.append(f"(lines {first:,}-{last:,} of {total}; go on with offset={last + 1})")
+    return "\n".join(out)
+
+
+async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) -> Reply:
+    path = call.args.path
+    kind = next((mime for magic, mime in _IMAGES.items() if window.body.startswith(magic)), None)
+    if kind is None:
+        start = window.body[:16].hex(" ")
+        return Reply(f"{path} is binary: {size_of(window.size)}, begins with {start}. Use bash (file, xxd, strings) to look into it.")
+    if window.size > MAX_IMAGE:
+        raise FileTooLarge(path, window.size, MAX_IMAGE, "Make it smaller with a tool in bash first.")
+    whole = await workspace_of(services, call).read(path, max_bytes=MAX_IMAGE)
+    return Reply(f"{path}: {kind}, {size_of(whole.size)}", image=Image(whole.body, kind))
+
+
+class WriteFile(InWorkspace):
+    path: FilePath
+    content: str = Field(description="The whole new content.")
+
+
+async def write_file(services: Services, call: Call[WriteFile]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    _need_name(args.path)
+    async with ws.writing:
+        seen = ws.seen.get(args.path)
+        try:
+            written = await ws.write(args.path, _encode(args.content), expect=seen or "absent")
+        except FileChanged:
+            why = "it changed since it was read" if seen else "it exists already and was not read in this workspace"
+            raise FileChanged(args.path, why) from None
+    lines = args.content.count("\n") + (not args.content.endswith("\n") and args.content != "")
+    verb = "Created" if written.created else "Overwrote"
+    return Reply(f"{verb} {args.path} ({lines:,} lines, {size_of(len(_encode(args.content)))}).")
+
+
+class EditFile(InWorkspace):
+    path: FilePath
+    old_string: str = Field(description="Text to replace; must match one place exactly, indentation included.")
+    new_string: str = Field(description="What to put there.")
+    replace_all: bool = Field(default=False, description="Replace every place instead of exactly one.")
+
+
+async def edit_file(services: Services, call: Call[EditFile]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    _need_name(args.path)
+    async with ws.writing:
+        before = await ws.read(args.path, max_bytes=MAX_EDITED)
+        if before.cut or before.digest is None:
+            raise FileTooLarge(args.path, before.size, MAX_EDITED, "Change it with a program in bash (sed, python3).")
+        if before.binary:
+            raise WrongKind(args.path, "a binary file", "Change it with a program in bash.")
+        edit = replace(_decode(before.body), args.old_string, args.new_string, everywhere=args.replace_all)
+        if not isinstance(edit, Edit):
+            raise EditRefused(args.path, edit.why, edit.detail)
+        await ws.write(args.path, _encode(edit.text), expect=before.digest)
+    note = f" ({edit.note})" if edit.note else ""
+    places = f"{edit.count} places" if edit.count > 1 else "1 place"
+    diff = edit.diff.encode("utf-8", errors="replace").decode()
+    return Reply(f"Changed {places} in {args.path}{note}.\n{diff}")
+
+
+def _need_name(path: str) -> None:
+    if not path:
+        raise WrongKind(path or ".", "the workspace itself", "Name a file in it.")
+
+
+def _decode(body: bytes) -> str:
+    return body.decode("utf-8", errors="surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+class ListDir(InWorkspace):
+    path: FilePath = ""
+    depth: int = Field(default=2, ge=1, le=10, description="How many levels to show.")
+
+
+async def list_dir(services: Services, call: Call[ListDir]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    listing = await ws.list(args.path, depth=args.depth, limit=MAX_ENTRIES, skip=SKIPPED)
+    shown = [_entry_line(entry) for entry in sorted(listing.entries, key=lambda entry: entry.path.split("/"))]
+    if listing.more:
+        shown.append(f"(cut at {MAX_ENTRIES:,} entries; give a path, a smaller depth, or use glob)")
+    return Reply("\n".join([f"{args.path or '.'}/", *shown]) if shown else f"{args.path or '.'}/ is empty.")
+
+
+def _entry_line(entry: DirectoryEntry) -> str:
+    indent = "  " * (entry.path.count("/") + 1)
+    name = printable(posixpath.basename(entry.path))
+    if entry.kind == "directory":
+        skipped = posixpath.basename(entry.path) in SKIPPED
+        return f"{indent}{name}/" + (" (not shown)" if skipped else "")
+    if entry.kind == "symlink":
+        return f"{indent}{name} -> {printable(entry.target or '')}"
+    return f"{indent}{name}" + (f" ({size_of(entry.size)})" if entry.kind == "file" else " (special)")
+
+
+TOOLS = (
+    Tool(
+        name="read_file", title="Read a file", toolset="core", effect="read", arguments=ReadFile, handler=read_file,
+        idempotent=True,
+        description="Reads a text file of the workspace with line numbers, 2000 lines from offset on by default. Long lines "
+        "are cut at 2000 characters and a result at 30,000; the last line then says which offset goes on. Images come back "
+        "as images, other binary files as a description. Read a file before write_file overwrites it.",
+    ),
+    Tool(
+        name="write_file", title="Write a file", toolset="core", effect="write", arguments=WriteFile, handler=write_file,
+        destructive=True, idempotent=True,
+        description="Makes a file with this content, or replaces one that was read before and has not changed since; "
+        "otherwise it refuses and says why. Parent directories are made. Atomic, keeps the file's mode. To change part of a "
+        "file use edit_file.",
+    ),
+    Tool(
+        name="edit_file", title="Edit a file", toolset="core", effect="write", arguments=EditFile, handler=edit_file,
+        destructive=True,
+        description="Replaces old_string by new_string in a text file. old_string must name exactly one place (or set "
+        "replace_all): give enough lines around the change. Trailing spaces and indentation are tolerated when nothing "
+        "matches exactly, and the result says so. Atomic; keeps line endings and mode. Answers with a short diff.",
+    ),
+    Tool(
+        name="list_dir", title="List a directory", toolset="core", effect="read", arguments=ListDir, handler=list_dir,
+        idempotent=True,
+        description="Shows the files and directories below a path of the workspace as a tree, with sizes and link targets, "
+        "two levels deep by default, at most 1000 entries. Contents of .git, node_modules, __pycache__ and .venv are not "
+        "shown. To find files by name use glob, to find text use grep.",
+    ),
+)  # fmt: skip

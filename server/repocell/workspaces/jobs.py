@@ -1,0 +1,185 @@
+"""A job: one command in a cell, what it printed, how it ended, and the deadline that ends it.
+
+Lives here: the bounded log of a job's output and the task that fills it. Output arrives on the guest's stream, never
+through a prompt. It may not know tools or how results are worded.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+from ..errors import CommandNotStarted, SandboxLost, TooManyProcesses
+from ..guest.link import Exited, GuestRefused, Output, Process
+from ..models import ExitStatus, MiB
+
+HEAD_BYTES = 8 * MiB
+TAIL_BYTES = 8 * MiB
+TERM_SECONDS = 2.0
+
+StopReason = Literal["timeout", "output limit", "stopped", "cancelled"]
+
+
+class JobLog:
+    """A job's output on the host's disk: the first HEAD_BYTES and the last TAIL_BYTES of it, however much there was.
+
+    Offsets count all bytes ever printed. The file belongs to the server; no sandbox sees it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            part = view[: self._room(self.size)]
+            os.pwrite(self._file, part, self._place(self.size))
+            self.size += len(part)
+            view = view[len(part) :]
+
+    @staticmethod
+    def _place(offset: int) -> int:
+        return offset if offset < HEAD_BYTES else HEAD_BYTES + (offset - HEAD_BYTES) % TAIL_BYTES
+
+    @classmethod
+    def _room(cls, offset: int) -> int:
+        """Bytes from `offset` on that lie side by side in the file."""
+        place = cls._place(offset)
+        return HEAD_BYTES - place if place < HEAD_BYTES else HEAD_BYTES + TAIL_BYTES - place
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """The range of offsets that is no longer kept; empty when everything is."""
+        return HEAD_BYTES, max(HEAD_BYTES, self.size - TAIL_BYTES)
+
+    def read(self, start: int, limit: int) -> tuple[int, bytes]:
+        """At most `limit` bytes from `start` on, and where they really begin: what is lost is passed over."""
+        begin, end = self.lost
+        if begin <= start < end:
+            start = end
+        stop = min(self.size, start + limit)
+        if start < begin < stop and end > begin:
+            stop = begin
+        parts: list[bytes] = []
+        at = start
+        while at < stop:
+            size = min(stop - at, self._room(at))
+            parts.append(os.pread(self._file, size, self._place(at)))
+            at += size
+        return start, b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Job:
+    """A command and what became of it. `done` is set once its output can grow no more."""
+
+    def __init__(self, job_id: str, command: str, log: JobLog, *, timeout: float, output_limit: int) -> None:
+        self.id, self.command, self.log = job_id, command, log
+        self.timeout, self._output_limit = timeout, output_limit
+        self.started = anyio.current_time()
+        self.ended: float | None = None
+        self.status: ExitStatus | None = None
+        self.stopped: StopReason | None = None
+        self.error: Exception | None = None
+        self.read_to = 0
+        self.exited = anyio.Event()
+        self.done = anyio.Event()
+        self._changed = anyio.Event()
+        self._process: Process | None = None
+
+    @property
+    def running(self) -> bool:
+        return not self.done.is_set()
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended if self.ended is not None else anyio.current_time()) - self.started
+
+    async def run(self, start: Callable[[], Process]) -> None:
+        """Starts the command and follows it to its end; its deadline and output limit are kept here. Never raises."""
+        try:
+            async with start() as process:
+                self._process = process
+                with anyio.move_on_after(self.timeout) as deadline:
+                    await self._follow(process)
+                if deadline.cancelled_caught:
+                    await self.stop("timeout")
+                    await self._follow(process)
+        except GuestRefused as refused:
+            self.error = _not_started(refused)
+        except SandboxLost as lost:
+            self.error = lost
+        finally:
+            self._process = None
+            self.ended = self.ended or anyio.current_time()
+            self.exited.set()
+            self.done.set()
+            self._changed.set()
+
+    async def _follow(self, process: Process) -> None:
+        while True:
+            event = await process.receive()
+            if isinstance(event, Output):
+                if self.stopped != "output limit":
+                    self.log.append(event.body)
+                    if self.log.size > self._output_limit:
+                        await self._kill("output limit")
+                self._changed.set()
+            else:
+                self._note(event)
+                if not event.running:
+                    return
+
+    def _note(self, event: Exited) -> None:
+        if self.status is None:
+            self.ended = anyio.current_time()
+        self.status = event.status
+        self.exited.set()
+
+    async def changed(self) -> None:
+        """Waits for output or the end."""
+        if self.running:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    async def write(self, data: bytes) -> None:
+        if self._process is not None:
+            await self._process.write(data)
+
+    async def stop(self, reason: StopReason) -> None:
+        """Asks the command to end, and kills its whole tree when it has not within TERM_SECONDS. Nothing of it is left."""
+        process = self._process
+        if process is None:
+            return
+        self.stopped = self.stopped or reason
+        try:
+            await process.signal(signal.SIGTERM)
+            with anyio.move_on_after(TERM_SECONDS if reason != "cancelled" else TERM_SECONDS / 4):
+                await self.done.wait()
+            await process.kill()
+        except SandboxLost:
+            pass
+
+    async def _kill(self, reason: StopReason) -> None:
+        self.stopped = reason
+        if self._process is not None:
+            await self._process.kill()
+
+
+def _not_started(refused: GuestRefused) -> Exception:
+    if refused.code in ("too_many_processes", "no_memory", "too_many_files"):
+        return TooManyProcesses()
+    why = {
+        "no_directory": "there is no such working directory in the workspace",
+        "not_found": "the cell has no such program",
+        "too_large": "the command text is too long; write it to a file and run that",
+        "denied": "the program may not be executed",
+    }.get(refused.code, f"the cell answered {refused.facts.get('errno', refused.code)}")
+    return CommandNotStarted(why)
