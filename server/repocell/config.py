@@ -42,12 +42,9 @@ class Settings(Frozen):
         return paths
 
 
-# What git on the host may see of the environment: how to find and authenticate itself, and nothing that changes what it does.
-_GIT_KEEPS = (
-    "HOME", "PATH", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-    "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
-)  # fmt: skip
+# How git on the host finds certificates and its ssh command is the operator's to say; every other GIT_ variable (GIT_DIR of
+# a surrounding hook, GIT_CONFIG_COUNT, ...) would change what it does.
+_GIT_KEEPS = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_NO_VERIFY", "GIT_SSH")
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
@@ -92,6 +89,12 @@ def load_settings(chosen: Mapping[str, Any], environment: Mapping[str, str] | No
     except ValidationError as error:
         raise InvalidSettings([f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from error
     return settings.model_copy(update={"state_dir": settings.state_dir.expanduser().absolute()})
+
+
+def isolate_git() -> None:
+    """Takes git's own variables out of this process's environment; called once, before anything else runs."""
+    for name in [name for name in os.environ if name.startswith("GIT_") and name not in _GIT_KEEPS]:
+        del os.environ[name]
 
 
 def _user() -> str:

@@ -250,7 +250,11 @@ class Repositories:
         for index, (key, value) in enumerate(settings.items()):
             environment |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
         started = Git(str(self._folder.parent)).execute(
-            ["git", *args], as_process=True, env=environment, istream=subprocess.DEVNULL, start_new_session=True,
+            ["git", *args],
+            as_process=True,
+            env=environment,
+            istream=subprocess.DEVNULL,
+            start_new_session=True,
             umask=0o022,  # cells read the mirrors under a uid of their own
         )
         process = started.proc

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..models import ProbeReport, Principal
+from ..models import Principal, ProbeReport
 from ..workspaces.pool import Pool
 from ..workspaces.workspace import Workspace
 

@@ -20,7 +20,12 @@ MAX_EDITED = 16 * MiB
 MAX_IMAGE = 5 * MiB
 MAX_ENTRIES = 1_000
 SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
-_IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+_IMAGES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
 
 FilePath = Annotated[WorkspacePath, Field(description="Path relative to the workspace, or absolute below /workspace.")]
 
@@ -73,7 +78,9 @@ async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) 
     kind = next((mime for magic, mime in _IMAGES.items() if window.body.startswith(magic)), None)
     if kind is None:
         start = window.body[:16].hex(" ")
-        return Reply(f"{path} is binary: {size_of(window.size)}, begins with {start}. Use bash (file, xxd, strings) to look into it.")
+        return Reply(
+            f"{path} is binary: {size_of(window.size)}, begins with {start}. Use bash (file, xxd, strings) to look into it."
+        )
     if window.size > MAX_IMAGE:
         raise FileTooLarge(path, window.size, MAX_IMAGE, "Make it smaller with a tool in bash first.")
     whole = await workspace_of(services, call).read(path, max_bytes=MAX_IMAGE)

@@ -42,11 +42,21 @@ def grep_argv(args: Grep) -> Sequence[str]:
     mode = {
         "files_with_matches": ["--files-with-matches", "--null"],
         "count": ["--count-matches", "--with-filename", "--null"],
-        "content": ["--line-number", "--with-filename", "--null", "--no-heading", "--max-columns=4096", "--max-columns-preview"],
+        "content": [
+            "--line-number",
+            "--with-filename",
+            "--null",
+            "--no-heading",
+            "--max-columns=4096",
+            "--max-columns-preview",
+        ],
     }[args.output_mode]
     argv = [RG, *_COMMON, *mode]
     if args.output_mode == "content":
-        argv += [f"--before-context={max(args.before, args.context)}", f"--after-context={max(args.after, args.context)}"]
+        argv += [
+            f"--before-context={max(args.before, args.context)}",
+            f"--after-context={max(args.after, args.context)}",
+        ]
     if args.ignore_case:
         argv.append("--ignore-case")
     if args.multiline:
@@ -137,7 +147,9 @@ def _page(lines: Sequence[str], limit: int, offset: int, count: int, what: str, 
 
 
 class Glob(InWorkspace):
-    pattern: str = Field(description="Like '**/*.py', 'src/**/test_*.ts' or '*.{yml,yaml}'; without a slash it matches at any depth.")
+    pattern: str = Field(
+        description="Like '**/*.py', 'src/**/test_*.ts' or '*.{yml,yaml}'; without a slash it matches at any depth."
+    )
     path: FilePath = Field(default="", description="Directory to search in.")
     head_limit: int = Field(default=250, ge=1, le=5000)
     offset: int = Field(default=0, ge=0)
@@ -158,7 +170,7 @@ async def glob(services: Services, call: Call[Glob]) -> Reply:
     return Reply(_page(sorted(names), args.head_limit, args.offset, len(names), "files", found.cut))
 
 
-def glob_matcher(pattern: str):  # noqa: ANN201
+def glob_matcher(pattern: str):
     """A predicate on paths relative to where the search began. Supports *, **, ?, [..] and {a,b}."""
     anchored = pattern.removeprefix("./")
     if "/" not in anchored.strip("/"):

@@ -27,7 +27,9 @@ def prepare(state: Path, owner: tuple[int, int] | None) -> None:
             else:
                 folder.chmod(0o700)
     except OSError as error:
-        raise Misconfigured(f"The state directory cannot be used ({error.strerror}). Choose another with --state-dir.") from error
+        raise Misconfigured(
+            f"The state directory cannot be used ({error.strerror}). Choose another with --state-dir."
+        ) from error
 
 
 def install_search(state: Path) -> Path:

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ..config import Settings
 from ..errors import NoSuchWorkspace, ServerStopping, WhichWorkspace
-from ..guest.link import Link, boot_argv, open_link
+from ..guest.link import boot_argv, open_link
 from ..models import HOME_DIR, MIRROR_DIR, TOOLS_DIR, PlainTree, Principal, ReadOnlyBind, SandboxSpec, new_id
 from ..repos import Checkout, Repositories
 from ..runtimes import Runtime

@@ -84,7 +84,12 @@ class Workspace:
     ) -> FileWindow:
         try:
             window = await (await self._link()).read(
-                path, root=WORKSPACE_DIR, max_bytes=max_bytes, start_line=start_line, line_count=line_count, offset=offset
+                path,
+                root=WORKSPACE_DIR,
+                max_bytes=max_bytes,
+                start_line=start_line,
+                line_count=line_count,
+                offset=offset,
             )
         except GuestRefused as refused:
             raise await self._explain(path, refused) from None
@@ -110,7 +115,9 @@ class Workspace:
 
     async def list(self, path: str, *, depth: int, limit: int, skip: Sequence[str] = ()) -> Listing:
         try:
-            entries, more = await (await self._link()).list(path, root=WORKSPACE_DIR, depth=depth, limit=limit, skip=skip)
+            entries, more = await (await self._link()).list(
+                path, root=WORKSPACE_DIR, depth=depth, limit=limit, skip=skip
+            )
         except GuestRefused as refused:
             raise await self._explain(path, refused) from None
         return Listing(entries=tuple(entries), more=more)

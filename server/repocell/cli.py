@@ -1,0 +1,134 @@
+"""The command line: what people type, and what it prints.
+
+Lives here: commands, options and wording for people. Everything it does is somebody else's function. On stdio the wire
+is stdout, so `serve` prints nothing there.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__, audit
+from .app import choose_runtime, serve_stdio
+from .config import isolate_git, load_settings
+from .errors import Misconfigured, RepocellError
+from .models import ProbeReport
+
+app = typer.Typer(name="repocell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+audit_app = typer.Typer(no_args_is_help=True, help="Look at the record of what was decided and done.")
+app.add_typer(audit_app, name="audit")
+
+StateDir = Annotated[Path | None, typer.Option(help="Where workspaces, mirrors and the audit record are kept.")]
+
+
+def main() -> None:
+    """The console script. Expected errors are one message on stderr and exit status 1, never a traceback."""
+    try:
+        app()
+    except RepocellError as error:
+        print(f"repocell: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"repocell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Gives coding agents a checkout of a real repository in a real sandbox, over MCP."""
+
+
+@app.command()
+def serve(
+    repo: Annotated[str | None, typer.Option(help="Repository that workspace_open opens by default.")] = None,
+    state_dir: StateDir = None,
+    toolchain: Annotated[
+        list[Path] | None, typer.Option(help="Directory shown read-only in every cell, like ~/.pyenv.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option(help="Log more to stderr.")] = False,
+) -> None:
+    """Serve one agent host over stdin and stdout."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="repocell: %(message)s"
+    )
+    isolate_git()
+    chosen: dict[str, Any] = {"repo": repo, "state_dir": state_dir}
+    chosen["toolchains"] = [path.expanduser().absolute() for path in toolchain] if toolchain else None
+    anyio.run(serve_stdio, load_settings(chosen))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, state_dir: StateDir = None
+) -> None:
+    """Try a sandbox here and say what it isolates, what it limits and how, or what is missing."""
+    settings = load_settings({"state_dir": state_dir})
+    runtime, _ = choose_runtime(settings)
+    report = anyio.run(runtime.probe)
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json"), indent=2))
+    else:
+        _print_report(report)
+    raise typer.Exit(0 if report.usable else 1)
+
+
+def _print_report(report: ProbeReport) -> None:
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{report.runtime}[/bold] {report.version}: " + ("usable" if report.usable else "[red]not usable[/red]")
+    )
+    if report.isolation:
+        table = Table("isolated", "seen in a trial sandbox", box=None, pad_edge=False)
+        for name, holds in report.isolation.items():
+            table.add_row(name, "yes" if holds else "[red]NO[/red]")
+        console.print(table)
+    if report.limits:
+        table = Table("limit", "kept by", box=None, pad_edge=False)
+        for name, how in report.limits.items():
+            table.add_row(name, how if how != "not enforced" else f"[yellow]{how}[/yellow]")
+        console.print(table)
+    for problem in report.problems:
+        console.print(f"[red]cause:[/red]  {problem.cause}\n[green]remedy:[/green] {problem.remedy}")
+    for note in report.notes:
+        console.print(note)
+
+
+@audit_app.command()
+def verify(state_dir: StateDir = None) -> None:
+    """Re-compute every chain; exit status 1 when one is not what was written."""
+    broken = False
+    for path in _chains(state_dir):
+        found = audit.verify(path)
+        broken = broken or found.broken is not None
+        print(f"{path.name}: {found.records} records, " + (found.broken or f"intact, head {found.head[:16]}"))
+    raise typer.Exit(1 if broken else 0)
+
+
+@audit_app.command()
+def show(state_dir: StateDir = None, last: Annotated[int, typer.Option(help="How many records.")] = 20) -> None:
+    """Print the newest records, one line of JSON each."""
+    chains = _chains(state_dir)
+    if chains:
+        for record in list(audit.read(chains[-1]))[-last:]:
+            print(json.dumps(record))
+
+
+def _chains(state_dir: Path | None) -> list[Path]:
+    folder = load_settings({"state_dir": state_dir}).state_dir / "audit"
+    if not folder.is_dir():
+        raise Misconfigured("There is no audit record yet: no server has run with this state directory.")
+    return sorted(folder.glob("*.jsonl"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The one path every call takes: find the row, parse, decide, record, run, record, render.
+
+Lives here: that path, and the table that turns errors into wire outcomes. Besides auth.py and app.py the only module that
+knows MCP. It may not know what any tool does.
+"""
+
+import base64
+import difflib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import mcp_types as types
+from mcp import MCPError
+from mcp.server.context import ServerRequestContext
+from pydantic import ValidationError
+
+from .audit import AuditLog, digest_arguments
+from .auth import WhoIsCalling
+from .errors import Denied, InvalidArguments, RepocellError, suggest
+from .policy.decide import Facts, decide
+from .tools.base import Arguments, Call, Reply, Services, Tool
+
+_log = logging.getLogger(__name__)
+MAX_RESULT = 40_000  # characters of text: a tool that forgets its own bound is cut here
+Context = ServerRequestContext[Any, Any]
+
+
+class Gate:
+    """Holds the table, the record and who is calling; one per server."""
+
+    def __init__(self, tools: Mapping[str, Tool], services: Services, audit: AuditLog, who: WhoIsCalling) -> None:
+        self._tools, self._services, self._audit, self._who = tools, services, audit, who
+        self._listed = types.ListToolsResult(tools=[_listed(tool) for tool in tools.values()])
+
+    async def list_tools(self, _context: Context, _params: object) -> types.ListToolsResult:
+        return self._listed
+
+    async def call(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        """Answers one tools/call. Nothing runs before its decision is on disk."""
+        tool = self._tools.get(params.name)
+        if tool is None:
+            raise _unknown_tool(params.name, self._tools)
+        try:
+            arguments = parse(tool, params.arguments or {})
+            principal = self._who()
+            verdict = decide(Facts(tool=tool.name, effect=tool.effect))
+            entry = self._audit.write(
+                "decided", principal=principal.name, tool=tool.name, arguments=digest_arguments(arguments.model_dump()),
+                verdict=verdict.decision, rule=verdict.rule, client=_client(context),
+            )  # fmt: skip
+            if verdict.decision != "allow":
+                raise Denied(f"{tool.name} was not run: {verdict.reason} (rule {verdict.rule})")
+            outcome, started = "cancelled", time.monotonic()
+            try:
+                reply = await tool.handler(self._services, Call(principal, arguments, _progress(context)))
+                outcome = "failed" if reply.failed else "done"
+            except Exception as error:
+                outcome = type(error).__name__
+                raise
+            finally:
+                with anyio.CancelScope(shield=True):
+                    self._audit.write(
+                        "outcome", of=entry, outcome=outcome, seconds=round(time.monotonic() - started, 6)
+                    )
+            return _rendered(reply)
+        except RepocellError as error:
+            return _refused(str(error))
+        except Exception:
+            _log.exception("%s failed", tool.name)
+            return _refused(
+                f"{tool.name} failed inside the server. This is a bug in repocell; its log has the details."
+            )
+
+
+def parse(tool: Tool, arguments: Mapping[str, Any]) -> Arguments:
+    """The frozen arguments. Raises InvalidArguments naming every problem, and what was probably meant."""
+    try:
+        return tool.arguments.model_validate(arguments)
+    except ValidationError as error:
+        known = list(tool.arguments.model_fields)
+        raise InvalidArguments(tool.name, [*_problems(error, known)]) from None
+
+
+def _problems(error: ValidationError, known: Sequence[str]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            hint = suggest(difflib.get_close_matches(name, known, n=1, cutoff=0.5)) or f" It takes: {', '.join(known)}."
+            yield f"there is no argument {name!r}.{hint}".rstrip(".")
+        elif problem["type"] == "missing":
+            yield f"the argument {name!r} is required"
+        else:
+            yield f"{name}: {problem['msg'].removeprefix('Value error, ').rstrip('.')}"
+
+
+def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> MCPError:
+    hint = suggest(difflib.get_close_matches(name, list(tools), n=3, cutoff=0.5))
+    return MCPError(types.INVALID_PARAMS, f"There is no tool {name!r}.{hint}")
+
+
+def _client(context: Context) -> str:
+    """What the client calls itself; a claim, not an identity."""
+    info: Any = None
+    with suppress(Exception):
+        meta: Mapping[str, Any] = context.meta or {}
+        info = meta.get(types.CLIENT_INFO_META_KEY)
+        if info is None and context.session.client_params is not None:
+            info = context.session.client_params.client_info.model_dump()
+    return f"{info['name']} {info.get('version', '')}".strip()[:100] if isinstance(info, Mapping) else "unknown"
+
+
+def _progress(context: Context):
+    async def report(done: float, total: float | None, message: str) -> None:
+        await context.session.report_progress(done, total, message)
+
+    return report
+
+
+def _rendered(reply: Reply) -> types.CallToolResult:
+    text = reply.text if len(reply.text) <= MAX_RESULT else f"{reply.text[:MAX_RESULT]}\n[cut]"
+    content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
+    if reply.image is not None:
+        data = base64.b64encode(reply.image.data).decode("ascii")
+        content.append(types.ImageContent(type="image", data=data, mime_type=reply.image.mime_type))
+    structured = dict(reply.structured) if reply.structured is not None else None
+    return types.CallToolResult(content=content, structured_content=structured, is_error=reply.failed)
+
+
+def _refused(text: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+
+
+def _listed(tool: Tool) -> types.Tool:
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=dict(tool.schema),
+        annotations=types.ToolAnnotations(
+            title=tool.title,
+            read_only_hint=tool.effect == "read",
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=tool.open_world,
+        ),
+    )

@@ -1,0 +1,179 @@
+"""Running commands: bash, and the jobs it hands back when a command takes longer than a call should.
+
+Lives here: the tools' arguments, handlers and the wording of results. It may not start processes: workspaces do.
+"""
+
+import anyio
+from pydantic import Field
+
+from ..errors import CallerMistake
+from ..models import KiB
+from ..workspaces.jobs import Job
+from ..workspaces.workspace import MAX_COMMAND, Workspace
+from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
+from .files import FilePath
+from .text import as_text, cut_middle, printable, signal_name, size_of
+
+PROGRESS_SECONDS = 1.0
+READ_AT_ONCE = 128 * KiB
+
+
+class Bash(InWorkspace):
+    command: str = Field(
+        min_length=1, max_length=MAX_COMMAND, description="Shell text, run by bash in a fresh process."
+    )
+    cwd: FilePath = Field(default="", description="Directory to run in.")
+    timeout_s: float = Field(default=120, gt=0, le=86_400, description="Seconds after which the command is stopped.")
+    wait_s: float = Field(default=45, ge=0, le=600, description="Seconds to wait before handing back a running job.")
+    background: bool = Field(default=False, description="Hand back a job at once.")
+    tty: bool = Field(default=False, description="Run on a terminal.")
+
+
+async def bash(services: Services, call: Call[Bash]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    terminal = (24, 120) if args.tty else None
+    job = await ws.start(args.command, cwd=args.cwd, timeout=args.timeout_s, pty=terminal)
+    if args.background:
+        with anyio.move_on_after(0.05):  # long enough to report a command that cannot even start
+            await job.exited.wait()
+    else:
+        try:
+            await follow(job, args.wait_s, call)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await job.stop("cancelled")
+            raise
+    if job.error is not None:
+        raise job.error
+    return report(ws, job, 0)
+
+
+async def follow(job: Job, seconds: float, call: Call[InWorkspace]) -> None:
+    """Waits for a job's command to exit, at most so long, and tells the caller each second how far it is."""
+    with anyio.move_on_after(seconds):
+        while not job.exited.is_set():
+            with anyio.move_on_after(PROGRESS_SECONDS):
+                await job.exited.wait()
+            if not job.exited.is_set():
+                tail = as_text(job.log.read(max(0, job.log.size - 300), 300)[1]).strip().rpartition("\n")[2]
+                await call.progress(
+                    job.seconds, None, f"{job.seconds:.0f} s, {size_of(job.log.size)} printed: {tail[-120:]}"
+                )
+
+
+def report(ws: Workspace, job: Job, offset: int) -> Reply:
+    """The output from an offset on, cut in the middle, and one line that says how it stands or ended."""
+    start, data, skipped = _window(job, offset)
+    text = as_text(data)
+    if skipped:
+        text = f"[... {skipped:,} bytes left out; bash_output job={job.id} offset={start - skipped} reads on]\n{text}"
+    shown = cut_middle(
+        text, MAX_TEXT, f"bash_output job={job.id} offset=N reads the rest, N in bytes of {job.log.size:,}"
+    )
+    job.read_to = job.log.size
+    separator = "" if not shown or shown.endswith("\n") else "\n"
+    return Reply(f"{shown}{separator}[{outcome(ws, job)}]", failed=job.stopped is not None)
+
+
+def _window(job: Job, offset: int) -> tuple[int, bytes, int]:
+    """What to show of a log from an offset on: all of it, or its head and tail when it is long."""
+    size = job.log.size - offset
+    if size <= READ_AT_ONCE:
+        start, data = job.log.read(offset, size)
+        return start, data, start - offset
+    half = READ_AT_ONCE // 2
+    head = job.log.read(offset, half)[1]
+    tail_at = job.log.size - half
+    gap = tail_at - offset - len(head)
+    note = f"\n[... {gap:,} bytes left out; bash_output job={job.id} offset={offset + len(head)} reads on]\n"
+    return offset, head + note.encode() + job.log.read(tail_at, half)[1], 0
+
+
+def outcome(ws: Workspace, job: Job) -> str:
+    """How a job stands, in one line, with what to do next where something is to be done."""
+    took = f"{job.seconds:.1f} s"
+    if job.error is not None:
+        return f"lost after {took}: {job.error}"
+    if job.stopped == "timeout":
+        return f"stopped after its timeout of {job.timeout:g} s; a larger timeout_s, or background=true, lets it run longer"
+    if job.stopped == "output limit":
+        limit = size_of(ws.limits.output)
+        return f"stopped after {took} for printing more than {limit}; filter it (head, grep), or redirect it to a file"
+    if job.stopped is not None:
+        return f"{job.stopped} after {took}"
+    if job.status is None:
+        return f"still running after {took} as {job.id}; bash_output job={job.id} waits for more, bash_stop job={job.id} ends it"
+    left = ", ".join(f"{pid} {printable(name)}" for pid, name in job.status.left)
+    if job.status.signal is not None:
+        text = f"killed by {signal_name(job.status.signal)} after {took}"
+        if job.status.signal == 9:
+            text += f"; nobody asked for that, so most likely the cell's memory limit of {size_of(ws.limits.memory)}"
+    else:
+        text = f"exit {job.status.exit}, {took}"
+    if left and job.running:
+        text += f"; left running: {left}; its output goes on in {job.id}, bash_stop job={job.id} ends it"
+    elif left:
+        text += f"; left running without output: {left}; kill ends it"
+    return text
+
+
+class BashOutput(InWorkspace):
+    job: str = Field(description="Job id, as bash gave it.")
+    wait_s: float = Field(default=0, ge=0, le=600, description="Seconds to wait for the command to end.")
+    offset: int | None = Field(
+        default=None, ge=0, description="Byte to read from; default: where the last call stopped."
+    )
+
+
+async def bash_output(services: Services, call: Call[BashOutput]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    job = ws.job(args.job)
+    if args.wait_s and job.running:
+        await follow(job, args.wait_s, call)
+    if args.offset is not None and args.offset > job.log.size:
+        raise CallerMistake(
+            f"{job.id} has printed {job.log.size:,} bytes so far; offset {args.offset:,} is behind that."
+        )
+    if args.offset is None:
+        return report(ws, job, job.read_to)
+    start, data = job.log.read(args.offset, MAX_TEXT)
+    rest = job.log.size - start - len(data)
+    more = f"; {rest:,} bytes follow, go on with offset={start + len(data)}" if rest else ""
+    return Reply(f"{as_text(data)}\n[bytes {start:,} to {start + len(data):,} of {job.log.size:,}{more}]")
+
+
+class BashStop(InWorkspace):
+    job: str = Field(description="Job id, as bash gave it.")
+
+
+async def bash_stop(services: Services, call: Call[BashStop]) -> Reply:
+    ws = workspace_of(services, call)
+    job = ws.job(call.args.job)
+    was_running = job.running
+    await job.stop("stopped")
+    with anyio.move_on_after(5):
+        await job.done.wait()
+    return Reply(report(ws, job, job.read_to).text if was_running else f"{job.id} had ended before: {outcome(ws, job)}")
+
+
+TOOLS = (
+    Tool(
+        name="bash", title="Run a command", toolset="core", effect="execute", arguments=Bash, handler=bash, destructive=True,
+        description="Runs a command in the workspace's cell: a sandbox with this checkout at /workspace, the system's "
+        "programs read-only and no network. Each call is a new shell; nothing carries over but files. Waits wait_s, then "
+        "hands back a job id and the command goes on. The last line says exit code and time. Standard input is empty. "
+        "Output is cut in the middle at 30,000 characters. Prefer read_file, grep and edit_file for files.",
+    ),
+    Tool(
+        name="bash_output", title="Read a job's output", toolset="core", effect="read", arguments=BashOutput,
+        handler=bash_output,
+        description="Returns what a job has printed since the last look, or from a byte offset on, and whether it still "
+        "runs. With wait_s it waits that long for the end. Jobs come from bash and are listed by workspace_status.",
+    ),
+    Tool(
+        name="bash_stop", title="Stop a job", toolset="core", effect="execute", arguments=BashStop, handler=bash_stop,
+        destructive=True, idempotent=True,
+        description="Ends a job and every process it started: SIGTERM first, SIGKILL two seconds later. Returns the output "
+        "not read yet. Files it wrote stay.",
+    ),
+)  # fmt: skip
