@@ -58,7 +58,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a repository is fetched from. `shown` carries no credentials and may be printed."""
+    """Where a repository is fetched from. `shown` carries no credentials and no host path, and may be printed."""
 
     url: str
     shown: str
@@ -117,7 +117,7 @@ def parse_source(repo: str) -> Source:
 def _local(repo: str, path: Path) -> Source:
     for candidate in (path, *path.parents):
         if (candidate / ".git").exists() or ((candidate / "HEAD").is_file() and (candidate / "objects").is_dir()):
-            return Source(str(candidate), str(candidate), candidate)
+            return Source(str(candidate), candidate.name, candidate)
     why = "it is not inside a git repository" if path.exists() else "there is no such path on this machine"
     raise NoSuchRepository(repo, why)
 
