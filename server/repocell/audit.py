@@ -60,7 +60,8 @@ class AuditLog:
 
     def write(self, event: str, **facts: Any) -> int:
         """Appends one record and returns its number. Raises AuditUnavailable; then nothing may be done."""
-        record = {"n": self._sequence, "time": time.time(), "event": event, **facts}
+        number = self._sequence
+        record = {"n": number, "time": time.time(), "event": event, **facts}
         digest = link(self._head, record)
         line = json.dumps({**record, "hash": digest}, separators=(",", ":"), ensure_ascii=True) + "\n"
         try:
@@ -70,7 +71,7 @@ class AuditLog:
         except OSError as error:
             raise AuditUnavailable(error.strerror or "unknown error") from error
         self._head, self._sequence, self._size = digest, self._sequence + 1, self._size + len(line)
-        return record["n"]
+        return number
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Settings(Frozen):
     limits: Limits = Limits()
     idle_seconds: float = Field(default=900.0, gt=0)
     user: str = "unknown"
-    git_environment: dict[str, str] = {}
+    git_environment: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("toolchains")
     @classmethod

@@ -9,10 +9,8 @@ import difflib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import anyio
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
@@ -22,7 +20,7 @@ from .audit import AuditLog, digest_arguments
 from .auth import WhoIsCalling
 from .errors import Denied, InvalidArguments, RepocellError, suggest
 from .policy.decide import Facts, decide
-from .tools.base import Arguments, Call, Reply, Services, Tool
+from .tools.base import Arguments, Call, Progress, Reply, Services, Tool
 
 _log = logging.getLogger(__name__)
 MAX_RESULT = 40_000  # characters of text: a tool that forgets its own bound is cut here
@@ -62,14 +60,11 @@ class Gate:
                 outcome = type(error).__name__
                 raise
             finally:
-                with anyio.CancelScope(shield=True):
-                    self._audit.write(
-                        "outcome", of=entry, outcome=outcome, seconds=round(time.monotonic() - started, 6)
-                    )
+                self._audit.write("outcome", of=entry, outcome=outcome, seconds=round(time.monotonic() - started, 6))
             return _rendered(reply)
         except RepocellError as error:
             return _refused(str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug of ours must not reach the model as a traceback
             _log.exception("%s failed", tool.name)
             return _refused(
                 f"{tool.name} failed inside the server. This is a bug in repocell; its log has the details."
@@ -104,16 +99,11 @@ def _unknown_tool(name: str, tools: Mapping[str, Tool]) -> MCPError:
 
 def _client(context: Context) -> str:
     """What the client calls itself; a claim, not an identity."""
-    info: Any = None
-    with suppress(Exception):
-        meta: Mapping[str, Any] = context.meta or {}
-        info = meta.get(types.CLIENT_INFO_META_KEY)
-        if info is None and context.session.client_params is not None:
-            info = context.session.client_params.client_info.model_dump()
-    return f"{info['name']} {info.get('version', '')}".strip()[:100] if isinstance(info, Mapping) else "unknown"
+    params = context.session.client_params
+    return f"{params.client_info.name} {params.client_info.version}"[:100] if params is not None else "unknown"
 
 
-def _progress(context: Context):
+def _progress(context: Context) -> Progress:
     async def report(done: float, total: float | None, message: str) -> None:
         await context.session.report_progress(done, total, message)
 

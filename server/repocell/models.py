@@ -69,7 +69,7 @@ class SandboxSpec(Frozen):
     argv: tuple[str, ...]
     tree: PlainTree
     binds: tuple[ReadOnlyBind, ...] = ()
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default_factory=dict)
     limits: Limits = Limits()
 
 
@@ -89,8 +89,8 @@ class ProbeReport(Frozen):
     runtime: str
     version: str
     usable: bool
-    isolation: dict[str, bool] = {}
-    limits: dict[str, Enforcement] = {}
+    isolation: dict[str, bool] = Field(default_factory=dict)
+    limits: dict[str, Enforcement] = Field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -257,8 +257,7 @@ class Repositories:
             start_new_session=True,
             umask=0o022,  # cells read the mirrors under a uid of their own
         )
-        process = started.proc
-        assert process is not None
+        process = cast("subprocess.Popen[bytes]", started.proc)  # pyright: ignore[reportUnknownMemberType]
         try:
             with anyio.fail_after(seconds):
                 out, err = await anyio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)

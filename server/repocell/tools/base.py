@@ -96,20 +96,18 @@ class Tool:
         object.__setattr__(self, "schema", compact(self.arguments.model_json_schema()))
 
 
-def compact(schema: Any) -> Any:
+def compact(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON schema without what costs tokens and says nothing: titles, nulls of optional arguments, null defaults."""
-    if isinstance(schema, list):
-        return [compact(item) for item in schema]  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(schema, dict):
-        return schema
     found: dict[str, Any] = {}
-    for key, value in schema.items():  # pyright: ignore[reportUnknownVariableType]
+    for key, value in schema.items():
         if key == "properties":
-            found[key] = {name: compact(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+            found[key] = {name: compact(item) for name, item in value.items()}
         elif key == "anyOf" and {"type": "null"} in value:
-            found |= compact(next(item for item in value if item != {"type": "null"}))  # pyright: ignore[reportUnknownVariableType]
+            found |= compact(next(item for item in value if item != {"type": "null"}))
+        elif key == "items":
+            found[key] = compact(value)
         elif key != "title" and not (key == "default" and value is None):
-            found[key] = compact(value)  # pyright: ignore[reportUnknownArgumentType]
+            found[key] = value
     return found
 
 

@@ -178,7 +178,7 @@ def _near_miss(text: str, old: str) -> str:
     matcher = difflib.SequenceMatcher(autojunk=False)
     best, best_at = 0.0, -1
     matcher.set_seq2("\n".join(wanted))
-    close = (
+    close: set[str] = (
         set(difflib.get_close_matches(anchors[0], {line.strip() for line in lines}, n=5, cutoff=0.6))
         if anchors
         else set()

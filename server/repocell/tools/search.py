@@ -5,7 +5,7 @@ ordered result. It may not search on the host.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -170,7 +170,7 @@ async def glob(services: Services, call: Call[Glob]) -> Reply:
     return Reply(_page(sorted(names), args.head_limit, args.offset, len(names), "files", found.cut))
 
 
-def glob_matcher(pattern: str):
+def glob_matcher(pattern: str) -> Callable[[str], bool]:
     """A predicate on paths relative to where the search began. Supports *, **, ?, [..] and {a,b}."""
     anchored = pattern.removeprefix("./")
     if "/" not in anchored.strip("/"):
