@@ -4,9 +4,14 @@ Nothing here replaces a part of repocell. Folders are made where a cell's own ui
 root and pytest's own temporary folders are closed to it.
 """
 
+import functools
+import http.server
 import os
 import shutil
+import ssl
+import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -90,3 +95,25 @@ def open_cell(runtime: Bubblewrap, folder: Path) -> OpenCell:
             yield link
 
     return start
+
+
+@pytest.fixture
+def https_site(folder: Path) -> Generator[str]:
+    """A static https server on loopback over folder/site; its certificate is folder/certificate.pem."""
+    (folder / "site").mkdir()
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), "-days",
+         "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()

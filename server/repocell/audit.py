@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .errors import AuditUnavailable
 
 GENESIS = "0" * 64
 PREVIEW = 400
+# The password part of a URL, and what stands behind a word that announces a secret.
+_CREDENTIALS = re.compile(r"(://[^/\s@:\"]*:|(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*)[^\s@\"',]+", re.I)
 
 
 def link(previous: str, record: Mapping[str, Any]) -> str:
@@ -29,7 +32,8 @@ def link(previous: str, record: Mapping[str, Any]) -> str:
 def digest_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Arguments as the record keeps them: a digest of all, and a clipped preview; never file contents in full."""
     text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
-    preview = text if len(text) <= PREVIEW else f"{text[:PREVIEW]}... ({len(text)} characters)"
+    shown = _CREDENTIALS.sub(r"\1***", text)
+    preview = shown if len(shown) <= PREVIEW else f"{shown[:PREVIEW]}... ({len(text)} characters)"
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "preview": preview}
 
 

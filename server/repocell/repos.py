@@ -96,7 +96,7 @@ class Checkout:
 
 def parse_source(repo: str) -> Source:
     """A path or URL as a Source. Raises NoSuchRepository with what is wrong, before anything is run."""
-    if repo.startswith("-") or "\0" in repo or not repo.strip():
+    if repo.startswith("-") or "\0" in repo or "::" in repo or not repo.strip():
         raise NoSuchRepository(repo, "that is not a path or URL")
     if _SCP_LIKE.fullmatch(repo):
         return Source(repo, repo, None)
@@ -115,11 +115,12 @@ def parse_source(repo: str) -> Source:
 
 
 def _local(repo: str, path: Path) -> Source:
+    if not path.exists():
+        raise NoSuchRepository(repo, "there is no such path on this machine")
     for candidate in (path, *path.parents):
         if (candidate / ".git").exists() or ((candidate / "HEAD").is_file() and (candidate / "objects").is_dir()):
             return Source(str(candidate), candidate.name, candidate)
-    why = "it is not inside a git repository" if path.exists() else "there is no such path on this machine"
-    raise NoSuchRepository(repo, why)
+    raise NoSuchRepository(repo, "it is not inside a git repository")
 
 
 class Repositories:

@@ -36,7 +36,7 @@ async def workspace_open(services: Services, call: Call[WorkspaceOpen]) -> Reply
     if args.workspace is not None:
         ws = services.pool.get(call.principal, args.workspace)
         return await _opened(ws, "reopened", ())
-    repo = args.repo or services.default_repo
+    repo = args.repo if args.repo is not None else services.default_repo
     if repo is None:
         raise CallerMistake(
             "Say which repository: repo='/path/to/it' or an https URL. This server has no default (serve --repo)."

@@ -6,6 +6,7 @@ through a prompt. It may not know tools or how results are worded.
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -26,12 +27,12 @@ StopReason = Literal["timeout", "output limit", "stopped", "cancelled"]
 class JobLog:
     """A job's output on the host's disk: the first HEAD_BYTES and the last TAIL_BYTES of it, however much there was.
 
-    Offsets count all bytes ever printed. The file belongs to the server; no sandbox sees it.
+    Offsets count all bytes ever printed. The file belongs to the server, has no name, and is gone with its last user.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def __init__(self, folder: Path) -> None:
+        self._file, name = tempfile.mkstemp(dir=folder, prefix="job-")
+        os.unlink(name)
         self.size = 0
 
     def append(self, data: bytes) -> None:

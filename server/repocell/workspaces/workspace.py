@@ -32,6 +32,7 @@ from .jobs import Job, JobLog, StopReason
 SHELL = ("bash", "--noprofile", "--norc", "-c")
 MAX_COMMAND = 100_000  # characters; the kernel takes 128 KiB for one argument (MAX_ARG_STRLEN)
 COLLECT_SECONDS = 120.0
+KEPT_JOBS = 32  # ended ones whose output can still be read
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ class Workspace:
         """Starts a shell command as a job that lives until it ends, is stopped, or the cell goes."""
         cell = await self._enter(self)
         job_id = new_id("job")
-        log = JobLog(self.folder / "jobs" / f"{job_id}.log")
-        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output)
+        job = Job(job_id, command, JobLog(self.folder), timeout=timeout, output_limit=self.limits.output)
+        self._forget_old_jobs()
         self.jobs[job_id] = job
         where = posixpath.join(WORKSPACE_DIR, cwd)
         marker = {"REPOCELL_JOB": job_id}
@@ -183,6 +184,12 @@ class Workspace:
             job.run, lambda: cell.link.spawn([*SHELL, command], cwd=where, environment=marker, stdin=stdin, pty=pty)
         )
         return job
+
+    def _forget_old_jobs(self) -> None:
+        ended = [job for job in self.jobs.values() if not job.running]
+        for job in ended[: max(0, len(ended) - KEPT_JOBS)]:
+            job.log.close()
+            del self.jobs[job.id]
 
     def job(self, job_id: str) -> Job:
         try:
