@@ -20,7 +20,9 @@ from .errors import AuditUnavailable
 GENESIS = "0" * 64
 PREVIEW = 400
 # The password part of a URL, and what stands behind a word that announces a secret.
-_CREDENTIALS = re.compile(r"(://[^/\s@:\"]*:|(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*)[^\s@\"',]+", re.I)
+_CREDENTIALS = re.compile(
+    r"(://[^/\s@:\"]*:|(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*)[^\s@\"',]+", re.I
+)
 
 
 def link(previous: str, record: Mapping[str, Any]) -> str:

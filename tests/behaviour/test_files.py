@@ -103,7 +103,7 @@ async def test_a_two_gigabyte_file_is_windowed_promptly(connect: Connect) -> Non
     """A file far larger than memory limits is read in a window; editing it is refused with what to do instead."""
     async with connect() as client:
         await ask(client, "workspace_open")
-        await ask(client, "bash", command="seq 1 1000 > big.txt; truncate -s 2G big.txt")
+        await ask(client, "bash", command="seq 1 5000 > big.txt; truncate -s 2G big.txt")
         text = await ask(client, "read_file", path="big.txt", limit=3)
         assert text.splitlines()[0].endswith("\t1")
         assert "2.0 GiB" in text

@@ -24,9 +24,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-WorkspaceId = Annotated[
-    str | None, Field(default=None, description="Workspace id; may be left out when exactly one is open.")
-]
+WorkspaceId = Annotated[str | None, Field(default=None, description="Id; needed when several are open.")]
 
 
 class InWorkspace(Arguments):

@@ -171,11 +171,17 @@ async def glob(services: Services, call: Call[Glob]) -> Reply:
 
 
 def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """A predicate on paths relative to where the search began. Supports *, **, ?, [..] and {a,b}."""
+    """A predicate on paths relative to where the search began. Supports *, **, ?, [..] and {a,b}.
+
+    Raises SearchFailed for a class that is none, like [z-a].
+    """
     anchored = pattern.removeprefix("./")
     if "/" not in anchored.strip("/"):
         anchored = f"**/{anchored}"
-    regex = re.compile(_glob_regex(anchored.lstrip("/")))
+    try:
+        regex = re.compile(_glob_regex(anchored.lstrip("/")))
+    except re.error as error:
+        raise SearchFailed(f"{pattern!r} is not a pattern: {error}.") from None
     return lambda path: regex.fullmatch(path) is not None
 
 
@@ -194,8 +200,10 @@ def _glob_regex(pattern: str) -> str:
             continue
         closing = pattern.find("]", at + 2) if char == "[" else -1
         if closing > 0:
-            body = pattern[at + 1 : closing].replace("\\", "\\\\")
-            out.append(f"[{'^' + body[1:] if body[0] in '!^' else body}]")
+            inner = pattern[at + 1 : closing]
+            negated = inner[0] in "!^"
+            body = "".join(each if each == "-" else re.escape(each) for each in inner[negated:])
+            out.append(f"[{'^' if negated else ''}{body}]")
             at = closing + 1
             continue
         if char == "{" and "}" in pattern[at:]:
@@ -221,7 +229,8 @@ TOOLS = (
     ),
     Tool(
         name="glob", title="Find files", toolset="core", effect="read", arguments=Glob, handler=glob, idempotent=True,
-        description="Finds files by name pattern, sorted by path. Ignored files are left out, hidden ones are not. The last "
+        description="Finds files by name pattern, sorted by path. Ignored files are left out, hidden ones are not, and .git is "
+        "never entered. The last "
         "line has the total and the offset to go on with. To find text in files use grep.",
     ),
 )  # fmt: skip

@@ -173,7 +173,8 @@ TOOLS = (
     Tool(
         name="bash_stop", title="Stop a job", toolset="core", effect="execute", arguments=BashStop, handler=bash_stop,
         destructive=True, idempotent=True,
-        description="Ends a job and every process it started: SIGTERM first, SIGKILL two seconds later. Returns the output "
-        "not read yet. Files it wrote stay.",
+        description="Ends a job of this workspace and every process it started, also those that left its session: SIGTERM "
+        "first, SIGKILL two seconds later. Returns the output "
+        "not read yet. Files it wrote stay as they are.",
     ),
 )  # fmt: skip

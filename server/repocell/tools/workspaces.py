@@ -190,8 +190,9 @@ TOOLS = (
     Tool(
         name="workspace_status", title="Workspace status", toolset="core", effect="read", arguments=WorkspaceStatus,
         handler=workspace_status, idempotent=True,
-        description="Shows a workspace's branch, changed files, jobs, the limits of its cell and how each is enforced on this "
-        "machine, and what network it has.",
+        description="Shows a workspace's branch, changed files, jobs and their ids, the limits of its cell with how each is "
+        "enforced on this machine, and what network it has. Call it to find a job again, or when something was refused "
+        "for a limit.",
     ),
     Tool(
         name="workspace_list", title="List workspaces", toolset="core", effect="read", arguments=WorkspaceList,
@@ -202,7 +203,8 @@ TOOLS = (
     Tool(
         name="workspace_close", title="Close a workspace", toolset="core", effect="open", arguments=WorkspaceClose,
         handler=workspace_close, destructive=True,
-        description="Ends a workspace: its processes stop and its files are deleted. Refuses while there are uncommitted "
-        "changes unless discard is true. The source repository is not touched.",
+        description="Ends a workspace: its processes stop and its files are deleted for good. Refuses while there are "
+        "uncommitted changes, naming them, unless discard is true. The source repository is not touched. Not needed to "
+        "pause: an idle workspace sleeps by itself.",
     ),
 )  # fmt: skip

@@ -1,0 +1,98 @@
+"""Fixtures of the attacks: a server of its own for each module, with the workspace that attacks and one that stands by."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mcp import Client
+
+from harness import ask, connect_to_server, make_repo
+from hostile.observe import server_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running server and what stands around it. `decoy` holds what no cell may reach; `secret` is a line of it."""
+
+    client: Client
+    folder: Path
+    repo: Path
+    server: int
+    cell: str
+    bystander: str
+    decoy: Path
+    secret: str
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def on_host(self, path: str) -> Path:
+        """Where a path of the attacking workspace lies on the host."""
+        return self.state / "workspaces" / self.cell / "workspace" / path
+
+    async def attack(self, command: str, **arguments: object) -> str:
+        """Runs a command in the attacking cell and returns what the model is told, whether it succeeded or not."""
+        result = await self.client.call_tool("bash", {"command": command, "workspace": self.cell, **arguments})
+        return "".join(block.text for block in result.content if block.type == "text")
+
+    async def call(self, tool: str, **arguments: object) -> str:
+        """Calls a tool on the attacking cell and returns what the model is told, whether it succeeded or not."""
+        result = await self.client.call_tool(tool, {"workspace": self.cell, **arguments})
+        return "".join(block.text for block in result.content if block.type == "text")
+
+    async def healthy(self) -> None:
+        """The next command works, in the attacking cell and in the other one."""
+        for workspace in (self.cell, self.bystander):
+            said = await ask(self.client, "bash", command="echo well", workspace=workspace, timeout_s=10)
+            assert said.startswith("well\n[exit 0"), said
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def ground() -> Generator[Path]:
+    """An empty directory that a cell's uid can walk through, for a whole module."""
+    path = Path(tempfile.mkdtemp(prefix="repocell-test-"))
+    path.chmod(0o755)
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=False)  # attacks leave trees too deep for shutil
+
+
+@pytest.fixture(scope="module")
+def settings() -> str:
+    """The settings file of the module's server; a module may override it."""
+    return ""
+
+
+@pytest.fixture(scope="module")
+async def stage(ground: Path, settings: str) -> AsyncGenerator[Stage]:
+    """One server for a module's attacks, with two workspaces of one repository."""
+    repo = make_repo(ground / "project", {"calc.py": "def add(a, b):\n    return a - b\n", "README.md": "# calc\n"})
+    (repo / "private.txt").write_text("uncommitted-in-the-clone\n")
+    secret = f"secret-of-{ground.name}"
+    decoy = ground / "decoy"
+    decoy.mkdir()
+    (decoy / "secret.txt").write_text(f"{secret}\n")
+    (decoy / "secret.txt").chmod(0o666)
+    decoy.chmod(0o777)
+    (ground / "config.toml").write_text(settings)
+    environment = {"REPOCELL_CONFIG": str(ground / "config.toml")}
+    async with connect_to_server(ground, ["--repo", str(repo)], "legacy", environment) as client:
+        cells = [(await ask(client, "workspace_open")).split()[1] for _ in range(2)]
+        yield Stage(client, ground, repo, server_of(ground), cells[0], cells[1], decoy, secret)
+
+
+@pytest.fixture
+def big_folder(folder: Path) -> Generator[Path]:
+    """The folder of one test, removed also when an attack made its tree too deep for shutil."""
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
