@@ -111,7 +111,7 @@ async def test_a_long_command_reports_progress(connect: Connect, era: str) -> No
     """While waiting, the client is told how long it runs and what it printed last."""
     seen: list[str] = []
 
-    async def note(_progress: float, _total: float | None, message: str | None) -> None:
+    async def note(progress: float, total: float | None, message: str | None) -> None:
         seen.append(message or "")
 
     async with connect(era) as client:

@@ -4,12 +4,11 @@ Every attack is made outside too, on a listener of the test's own, where it succ
 """
 
 import socket
-from pathlib import Path
 
 import pytest
 
-from hostile.conftest import Stage
 from hostile.observe import listener, listening, outside, python
+from hostile.stage import Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +34,7 @@ TALK = """
 import socket, subprocess, sys
 with socket.create_server(("127.0.0.1", 0)) as server:
     port = server.getsockname()[1]
-    client = f"import socket; print(socket.create_connection(('127.0.0.1', {port}), 5).recv(99).decode())"
+    client = f"import socket; print(socket.create_connection(('localhost', {port}), 5).recv(99).decode())"
     other = subprocess.Popen([sys.executable, "-c", client])
     server.accept()[0].sendall(b"heard on loopback")
     sys.exit(other.wait(10))
@@ -53,7 +52,7 @@ async def test_there_is_no_device_but_loopback(stage: Stage) -> None:
 async def test_a_listener_of_the_host_is_out_of_reach(stage: Stage, family: str) -> None:
     """What listens on the host's loopback, abstract or path sockets accepts from outside and never from a cell."""
     where: str | tuple[str, int] = {
-        "inet": ("127.0.0.1", 0), "abstract": f"\0repocell-{stage.folder.name}", "path": str(stage.decoy / "listener")
+        "inet": ("127.0.0.1", 0), "abstract": f"\0repocell-{stage.folder.name}", "path": str(stage.folder / "listener")
     }[family]  # fmt: skip
     with listener(where) as sock:
         place = sock.getsockname()
@@ -66,7 +65,6 @@ async def test_a_listener_of_the_host_is_out_of_reach(stage: Stage, family: str)
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
             sock.accept()
-    Path(str(where).removeprefix("\0")).unlink(missing_ok=True) if family == "path" else None
     await stage.healthy()
 
 
@@ -103,13 +101,14 @@ async def test_names_do_not_resolve(stage: Stage) -> None:
 async def test_localhost_resolves_and_talks(stage: Stage) -> None:
     """Two processes of a cell reach each other over loopback, by address and by the name localhost."""
     assert (await stage.attack(python(TALK))).startswith("heard on loopback\n[exit 0")
-    assert "127.0.0.1" in await stage.attack("getent ahostsv4 localhost")
 
 
 async def test_cells_do_not_share_a_loopback(stage: Stage) -> None:
     """What listens in one cell is not there in the next."""
     port = 47391
-    serve = python(f"import socket; s = socket.create_server(('127.0.0.1', {port})); print('up', flush=True); s.accept()")
+    serve = python(
+        f"import socket; s = socket.create_server(('127.0.0.1', {port})); print('up', flush=True); s.accept()"
+    )
     job = await stage.client.call_tool("bash", {"command": serve, "workspace": stage.bystander, "wait_s": 0.5})
     assert not job.is_error
     knock = python(CONNECT, "inet", port)
@@ -119,10 +118,10 @@ async def test_cells_do_not_share_a_loopback(stage: Stage) -> None:
 
 
 async def test_a_cells_listener_is_not_on_the_host(stage: Stage) -> None:
-    """A port opened in a cell opens nothing on the host, where the same program does."""
+    """A port opened in a cell opens nothing on the host, where opening one shows."""
     before = listening()
-    serve = "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print('up', flush=True); time.sleep({})"
-    assert "still running" in await stage.attack(python(serve.format(30)), wait_s=0.5)
+    with listener(("127.0.0.1", 0)):
+        assert len(listening() - before) == 1
+    serve = "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print('up', flush=True); time.sleep(30)"
+    assert "up\n[still running" in await stage.attack(python(serve), wait_s=0.5)
     assert listening() <= before
-    opened = f"{python(serve.format(5))} & read -t 0.5 < <(sleep 9); grep -c ' 0A ' /proc/net/tcp; kill %1"
-    assert int(outside(opened).stdout.split()[-1]) > sum(row.count(":") == 1 and len(row) < 20 for row in before)
