@@ -17,9 +17,10 @@ from rich.table import Table
 
 from . import __version__, audit
 from .app import choose_runtime, serve_stdio
-from .config import isolate_git, load_settings
+from .config import Settings, isolate_git, load_settings
 from .errors import Misconfigured, RepocellError
 from .models import ProbeReport
+from .workspaces import toolchains
 
 app = typer.Typer(name="repocell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Look at the record of what was decided and done.")
@@ -79,6 +80,7 @@ def doctor(
         print(json.dumps(report.model_dump(mode="json"), indent=2))
     else:
         _print_report(report)
+        _propose_toolchains(settings)
     raise typer.Exit(0 if report.usable else 1)
 
 
@@ -101,6 +103,15 @@ def _print_report(report: ProbeReport) -> None:
         console.print(f"[red]cause:[/red]  {problem.cause}\n[green]remedy:[/green] {problem.remedy}")
     for note in report.notes:
         console.print(note)
+
+
+def _propose_toolchains(settings: Settings) -> None:
+    unused = [path for path in toolchains.find(Path.home()) if path not in settings.toolchains]
+    if unused:
+        options = " ".join(f"--toolchain {path}" for path in unused)
+        print(
+            f"Toolchains a cell would not see: {', '.join(map(str, unused))}\nShow them read-only: repocell serve {options}"
+        )
 
 
 @audit_app.command()

@@ -53,7 +53,7 @@ def diagnose(said: str) -> Problem:
     if "permission denied" in lowered or "can't find source path" in lowered:
         return Problem(
             cause="a directory the cell needs cannot be reached by the cell's user",
-            remedy="Put the state directory where that user may go (not below a private home), with --state-dir.",
+            remedy="Put the state directory (--state-dir) and toolchains where that user may go, not below a private home.",
         )
     first = said.strip().splitlines()[0] if said.strip() else "bubblewrap ended without a word"
     return Problem(cause=first, remedy="Run 'bwrap --unshare-all --ro-bind / / true' by hand to see it fail.")

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import HOME_DIR, TOOLS_DIR, WORKSPACE_DIR, SandboxSpec
+from ..models import HOME_DIR, WORKSPACE_DIR, SandboxSpec
 
 CELL_UID = 1000
 HOSTNAME = "cell"
-BASE_PATH = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{TOOLS_DIR}"
 
 # Where distributions keep what programs in /usr point to or read at start. Nothing here names this host or its users.
 ETC_FROM_HOST = (

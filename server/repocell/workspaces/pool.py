@@ -24,11 +24,12 @@ from ..models import HOME_DIR, MIRROR_DIR, TOOLS_DIR, PlainTree, Principal, Read
 from ..repos import Checkout, Repositories
 from ..runtimes import Runtime
 from ..store import Store, WorkspaceRecord
-from . import checkout
+from . import checkout, toolchains
 from .workspace import Cell, Workspace
 
 _log = logging.getLogger(__name__)
 GUEST_PYTHON = "/usr/bin/python3"
+BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IDLE_CHECK_SECONDS = 30.0
 
 
@@ -172,16 +173,16 @@ class Pool:
                 live.gone.set()
 
     def _spec(self, workspace: Workspace) -> SandboxSpec:
-        folder, toolchains = workspace.folder, self._settings.toolchains
+        folder, chosen = workspace.folder, self._settings.toolchains
         mirror = self._settings.state_dir / "mirrors" / workspace.record.mirror
         binds = [ReadOnlyBind(source=str(mirror), target=MIRROR_DIR)]
         binds.append(ReadOnlyBind(source=str(self._search), target=f"{TOOLS_DIR}/rg"))
-        binds += [ReadOnlyBind(source=str(path), target=str(path)) for path in toolchains]
+        binds += [ReadOnlyBind(source=str(path), target=str(path)) for path in chosen]
         return SandboxSpec(
             argv=boot_argv(GUEST_PYTHON),
             tree=PlainTree(workspace=str(folder / "workspace"), home=str(folder / "home")),
             binds=tuple(binds),
-            environment=cell_environment(toolchains),
+            environment=cell_environment(chosen),
             limits=self._settings.limits,
         )
 
@@ -213,15 +214,17 @@ class Pool:
                 tasks.start_soon(self.suspend, ws_id, "the server is shutting down")
 
 
-def cell_environment(toolchains: Sequence[Path]) -> dict[str, str]:
+def cell_environment(chosen: Sequence[Path]) -> dict[str, str]:
     """What every command in a cell starts with. No pagers, no prompts, nothing of the host's environment."""
-    from_toolchains = [str(path / name) for path in toolchains for name in ("shims", "bin") if (path / name).is_dir()]
-    base = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    variables = dict(toolchains.environment(chosen))
+    from_toolchains = variables.pop("PATH")
+    path = [*filter(None, [from_toolchains]), f"{HOME_DIR}/.local/bin", BASE_PATH, TOOLS_DIR]
     return {
-        "PATH": ":".join([*from_toolchains, f"{HOME_DIR}/.local/bin", base, TOOLS_DIR]),
-        "HOME": HOME_DIR, "USER": "agent", "LOGNAME": "agent", "SHELL": "/bin/bash", "LANG": "C.UTF-8", "TERM": "dumb",
-        "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "NO_COLOR": "1",
-        "DEBIAN_FRONTEND": "noninteractive", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": "/tmp",
+        **variables,
+        "PATH": ":".join(path), "HOME": HOME_DIR, "USER": "agent", "LOGNAME": "agent", "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8", "TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0",
+        "GIT_EDITOR": "true", "NO_COLOR": "1", "DEBIAN_FRONTEND": "noninteractive", "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": "/tmp",
     }  # fmt: skip
 
 
