@@ -55,6 +55,38 @@ class PlainTree(Frozen):
     workspace: str
     home: str
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The directories on the host that grow when the cell writes."""
+        return (self.workspace, self.home)
+
+
+class OverlayTree(Frozen):
+    """A cell's writable directories as an overlay. Layers are names below `folder`, the newest of `lowers` first.
+
+    Each layer holds `workspace` and `home`. `work` is the kernel's own scratch directory on the same file system, and
+    `mount` an empty directory where the overlay appears, in the sandbox's own mount namespace and nowhere else.
+    """
+
+    folder: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    mount: str
+
+    @property
+    def workspace(self) -> str:
+        return f"{self.mount}/workspace"
+
+    @property
+    def home(self) -> str:
+        return f"{self.mount}/home"
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The directories on the host that grow when the cell writes."""
+        return (f"{self.folder}/{self.upper}",)
+
 
 class ReadOnlyBind(Frozen):
     """A host file or directory that shows inside a cell, never writable."""
@@ -67,7 +99,7 @@ class SandboxSpec(Frozen):
     """Everything a runtime needs to make one sandbox. There is no network option: there is no network to give."""
 
     argv: tuple[str, ...]
-    tree: PlainTree
+    tree: PlainTree | OverlayTree
     binds: tuple[ReadOnlyBind, ...] = ()
     environment: dict[str, str] = Field(default_factory=dict)
     limits: Limits = Limits()
@@ -91,6 +123,7 @@ class ProbeReport(Frozen):
     usable: bool
     isolation: dict[str, bool] = Field(default_factory=dict)
     limits: dict[str, Enforcement] = Field(default_factory=dict)
+    overlay: bool = False
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 

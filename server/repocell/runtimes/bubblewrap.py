@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import ByteStream, UNIXSocketStream
 
 from ..errors import RuntimeUnusable, SandboxLost, sole_error
-from ..models import WORKSPACE_DIR, Enforcement, Limits, PlainTree, ProbeReport, Problem, SandboxSpec
+from ..models import WORKSPACE_DIR, Enforcement, Limits, OverlayTree, PlainTree, ProbeReport, Problem, SandboxSpec
 from . import cgroups, rootfs, seccomp, watchdog
 from .diagnosis import GUEST_PYTHON, diagnose, preflight
 from .trial import TRIAL_PROGRAM, read_trial
@@ -63,8 +63,9 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def __init__(self, identity: Identity, executable: str | None = None) -> None:
-        self.identity = identity
+    def __init__(self, identity: Identity, scratch: Path | None = None, executable: str | None = None) -> None:
+        """`scratch`: a directory on the file system where state is kept, for trials; default: the temporary directory."""
+        self.identity, self._scratch = identity, scratch
         self._executable = executable or shutil.which("bwrap") or "bwrap"
         self._host = rootfs.HostLayout.look()
         self._hierarchy = cgroups.find()
@@ -82,8 +83,7 @@ class Bubblewrap:
                     async with anyio.create_task_group() as tasks:
                         if group is None:
                             tasks.start_soon(watchdog.watch_memory, running.init, spec.limits)
-                        trees = (spec.tree.workspace, spec.tree.home)
-                        tasks.start_soon(watchdog.watch_disk, running.init, spec.limits, *trees)
+                        tasks.start_soon(watchdog.watch_disk, running.init, spec.limits, *spec.tree.written)
                         yield stream
                         tasks.cancel_scope.cancel()
                 except BaseExceptionGroup as caught:
@@ -121,7 +121,8 @@ class Bubblewrap:
             passed.callback(theirs.close)
             written = [(name, passed.enter_context(_file(text))) for name, text in rootfs.ETC_WRITTEN.items()]
             program = passed.enter_context(_file(seccomp.program()))
-            argv = [self._executable, *NAMESPACES, "--cap-drop", "ALL", "--hostname", rootfs.HOSTNAME]
+            argv = rootfs.around(self._executable, spec.tree)
+            argv += [self._executable, *NAMESPACES, "--cap-drop", "ALL", "--hostname", rootfs.HOSTNAME]
             argv += ["--uid", str(rootfs.CELL_UID), "--gid", str(rootfs.CELL_UID), "--clearenv"]
             for key, value in spec.environment.items():
                 argv += ["--setenv", key, value]
@@ -190,28 +191,36 @@ class Bubblewrap:
         version = await anyio.run_process([self._executable, "--version"], check=False)
         report = ProbeReport(runtime=self.name, version=version.stdout.decode(errors="replace").strip(), usable=False)
         try:
-            facts = await self._try()
+            overlay, note = await self._try_overlay()
+            isolation = read_trial(await self._try(_plain_tree))
         except RuntimeUnusable as unusable:
             found = Problem(cause=unusable.cause, remedy=unusable.remedy)
             return report.model_copy(update={"problems": (found,)})
-        isolation = read_trial(facts)
         missing = [name for name, holds in isolation.items() if not holds]
         problems = tuple(
             Problem(cause=f"a trial sandbox did not keep its promise: {name}", remedy="Report this as a security bug.")
             for name in missing
         )
-        return report.model_copy(
-            update={"usable": not missing, "isolation": isolation, "limits": self.enforcement(), "problems": problems}
-        )
+        found = {"usable": not missing, "isolation": isolation, "limits": self.enforcement(), "problems": problems}
+        return report.model_copy(update={**found, "overlay": overlay, "notes": note})
 
-    async def _try(self) -> str:
-        """Runs the trial program in a sandbox and returns what it printed."""
-        with tempfile.TemporaryDirectory(prefix="repocell-trial-") as folder:
-            Path(folder).chmod(0o711)
-            tree = PlainTree(workspace=f"{folder}/workspace", home=f"{folder}/home")
-            for path in (tree.workspace, tree.home):
-                Path(path).mkdir()
-                if self.identity.drop:
+    async def _try_overlay(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether layers can be stacked where the state is kept; if not, why workspaces are copied instead."""
+        try:
+            kept = read_trial(await self._try(_overlay_tree))
+        except RuntimeUnusable as unusable:
+            return False, (f"Workspaces are copies, not overlays: {unusable.cause}.",)
+        works = all(kept.values())
+        return works, () if works else ("Workspaces are copies, not overlays: a trial overlay did not take writes.",)
+
+    async def _try(self, make_tree: Callable[[Path], PlainTree | OverlayTree]) -> str:
+        """Runs the trial program in a sandbox on a tree of its own, and returns what it printed."""
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=self._scratch, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            folder.chmod(0o711)
+            tree = make_tree(folder)
+            for path in folder.glob("**/"):
+                if self.identity.drop and path != folder:
                     os.chown(path, self.identity.uid, self.identity.gid)
             argv = (GUEST_PYTHON, "-I", "-S", "-c", TRIAL_PROGRAM)
             said = b""
@@ -245,6 +254,18 @@ class Bubblewrap:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _plain_tree(folder: Path) -> PlainTree:
+    for name in ("workspace", "home"):
+        (folder / name).mkdir()
+    return PlainTree(workspace=str(folder / "workspace"), home=str(folder / "home"))
+
+
+def _overlay_tree(folder: Path) -> OverlayTree:
+    for name in ("lower/workspace", "lower/home", "upper", "work", "mount"):
+        (folder / name).mkdir(parents=True)
+    return OverlayTree(folder=str(folder), lowers=("lower",), upper="upper", work="work", mount=str(folder / "mount"))
 
 
 @contextmanager

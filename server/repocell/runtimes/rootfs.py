@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import HOME_DIR, WORKSPACE_DIR, SandboxSpec
+from ..models import HOME_DIR, WORKSPACE_DIR, OverlayTree, PlainTree, SandboxSpec
 
 CELL_UID = 1000
 HOSTNAME = "cell"
@@ -54,6 +54,25 @@ class HostLayout:
             directories=tuple(name for name in names if Path(name).is_dir() and not Path(name).is_symlink()),
             etc=tuple(name for name in ETC_FROM_HOST if Path("/etc", name).exists()),
         )
+
+
+# $1 the layers' folder, $2 the mount options, $3 where the overlay appears; the rest is the sandbox to start there.
+_MOUNT = 'cd "$1" && mount -n -i -t overlay -o "$2" overlay "$3" && shift 3 && exec "$@"'
+
+
+def around(executable: str, tree: PlainTree | OverlayTree) -> list[str]:
+    """What stands before the sandbox's own command: for an overlay, an outer user namespace that mounts it.
+
+    `userxattr` is what lets an unprivileged mount keep deletions and renamed directories (kernel 5.11, overlayfs.rst).
+    Names are relative, because the kernel takes one page of options. The old mount call is forced: fsconfig(2) takes 256
+    bytes a value, less than a long stack of layers needs.
+    """
+    if isinstance(tree, PlainTree):
+        return []
+    options = f"lowerdir={':'.join(tree.lowers)},upperdir={tree.upper},workdir={tree.work},userxattr"
+    outer = [executable, "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--die-with-parent"]
+    outer += ["--setenv", "LIBMOUNT_FORCE_MOUNT2", "always", "--dev-bind", "/", "/", "--"]
+    return [*outer, "/bin/sh", "-c", _MOUNT, "overlay", tree.folder, options, tree.mount]
 
 
 def operations(spec: SandboxSpec, host: HostLayout, written: Sequence[tuple[str, int]]) -> list[str]:
