@@ -51,13 +51,19 @@ def make_repo(path: Path, files: dict[str, str | bytes]) -> Path:
     return path
 
 
+def child_environment(home: Path) -> dict[str, str]:
+    """What a server is started with: nothing of the developer's, but where the code under test is."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return {**kept, "HOME": str(home)}
+
+
 @asynccontextmanager
 async def connect_to_server(
     folder: Path, options: list[str], era: str, environment: dict[str, str] | None = None
 ) -> AsyncGenerator[Client]:
     """A client of a real server, started as a host starts it; the server's log is folder/server.log."""
     args = ["-m", "repocell.cli", "serve", "--state-dir", str(folder / "state"), *options]
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), **(environment or {})}
+    env = {**child_environment(folder), **(environment or {})}
     with (folder / "server.log").open("a", encoding="utf-8") as log:
         transport = stdio_client(StdioServerParameters(command=sys.executable, args=args, env=env), errlog=log)
         async with Client(transport, mode=era) as client:

@@ -13,13 +13,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 LAYERS = (
-    ("errors", "__init__"),
+    ("errors", "__init__", "migrations"),
     ("models",),
     ("config", "audit", "guest", "runtimes", "store", "repos"),
     ("workspaces", "policy"),
     ("tools",),
     ("gate", "auth"),
     ("app",),
+    ("admin",),
     ("cli",),
 )
 GUARDED = {

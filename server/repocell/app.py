@@ -6,10 +6,13 @@ Services live in their own context, not in the SDK's lifespan, which is entered 
 
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import anyio
+import anyio.to_thread
+from anyio.abc import TaskStatus
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
@@ -19,12 +22,17 @@ from .auth import WhoIsCalling, local_principal
 from .config import Settings
 from .errors import Misconfigured, RuntimeUnusable, sole_error
 from .gate import Gate
+from .models import ProbeReport
+from .repos import Repositories
 from .runtimes import Runtime
 from .runtimes.bubblewrap import Bubblewrap, Identity
-from .store import Store
-from .tools.base import Services
-from .workspaces import layout
-from .workspaces.pool import open_pool
+from .store import Store, open_store
+from .tools.base import Services, Tool
+from .workspaces import layout, sweep
+from .workspaces.layers import Layers
+from .workspaces.lifecycle import Lifecycle
+from .workspaces.manifests import Manifests, locked
+from .workspaces.pool import Pool
 
 INSTRUCTIONS = (
     "repocell gives you a cell: a private checkout of a repository in a sandbox. Start with workspace_open; then read, "
@@ -33,42 +41,130 @@ INSTRUCTIONS = (
 )
 
 
-def choose_runtime(settings: Settings) -> tuple[Runtime, tuple[int, int] | None]:
+SWEEP_WAIT_SECONDS = 10.0
+Owner = tuple[int, int] | None
+
+
+def choose_runtime(settings: Settings) -> tuple[Runtime, Owner]:
     """The runtime by name, and who must own the files of its cells (None: the server's own user)."""
     if settings.runtime != "bubblewrap":
         raise Misconfigured(f"There is no runtime {settings.runtime!r}; this version has bubblewrap.")
     identity = Identity.for_server(settings.sandbox_uid)
-    return Bubblewrap(identity), (identity.uid, identity.gid) if identity.drop else None
+    scratch = settings.state_dir if settings.state_dir.is_dir() else None
+    return Bubblewrap(identity, scratch), (identity.uid, identity.gid) if identity.drop else None
+
+
+def choose_tools(settings: Settings) -> Mapping[str, Tool]:
+    """The tools of the chosen toolsets, fixed for the server's life. Raises Misconfigured for one there is not."""
+    unknown = [name for name in settings.toolsets or () if name not in tools.TOOLSETS]
+    if unknown:
+        raise Misconfigured(f"There is no toolset {unknown[0]!r}; there are {', '.join(tools.TOOLSETS)}.")
+    return tools.by_name(settings.toolsets or tools.TOOLSETS)
+
+
+@dataclass(frozen=True)
+class Workspaces:
+    """Everything about workspaces that a server, or a person at the command line, works with."""
+
+    manifests: Manifests
+    layers: Layers
+    pool: Pool
+    lifecycle: Lifecycle
+    store: Store
+    report: ProbeReport
 
 
 @asynccontextmanager
-async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Server]:
-    """A server whose cells all end when the context is left. Raises Misconfigured, and then nothing runs."""
-    runtime, owner = choose_runtime(settings)
+async def open_workspaces(settings: Settings) -> AsyncGenerator[Workspaces]:
+    """The state directory made ready, swept and opened; all sandboxes of this process end when the context is left.
+
+    Raises Misconfigured when no sandbox can be made here or the state cannot be used; then nothing runs.
+    """
+    _, owner = choose_runtime(settings)
     layout.prepare(settings.state_dir, owner)
+    runtime, owner = choose_runtime(settings)
     report = await runtime.probe()
     if not report.usable:
         problem = report.problems[0]
         raise RuntimeUnusable(report.runtime, problem.cause, problem.remedy)
     search = layout.install_search(settings.state_dir)
-    store = Store(settings.state_dir / "workspaces")
-    with AuditLog(settings.state_dir / "audit") as audit:
-        audit.write("started", version=__version__, pid=os.getpid(), runtime=report.model_dump(mode="json"))
+    manifests = Manifests(settings.state_dir / "workspaces")
+    layers = Layers(settings.state_dir / "layers", owner, overlay=_plan(settings, report) == "overlay")
+    await runtime.sweep()
+    try:
+        async with open_store(settings.state_dir / "store.db") as store, anyio.create_task_group() as tasks:
+            await collect(settings, manifests, layers, store)
+            pool = Pool(settings, runtime, manifests, layers, search, tasks)
+            await pool.heed(await store.stopped())
+            tasks.start_soon(pool.suspend_idle)
+            try:
+                yield Workspaces(manifests, layers, pool, Lifecycle(pool, manifests, layers, store), store, report)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await pool.shut_down()
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
+
+
+def _plan(settings: Settings, report: ProbeReport) -> str:
+    if settings.plan == "overlay" and not report.overlay:
+        raise Misconfigured(" ".join(report.notes) + " Set plan to auto or copy, or choose another --state-dir.")
+    return settings.plan if settings.plan != "auto" else ("overlay" if report.overlay else "copy")
+
+
+async def collect(settings: Settings, manifests: Manifests, layers: Layers, store: Store) -> sweep.Swept | None:
+    """Removes what nobody stands on, and rebuilds the index. None when other servers kept the lock for too long."""
+    swept = None
+    with anyio.move_on_after(SWEEP_WAIT_SECONDS):
+        async with locked(layers.folder / "layers.lock", alone=True):
+            swept = await anyio.to_thread.run_sync(sweep.sweep, manifests, layers, settings.layer_cache)
+    await store.reconcile(manifests.all())
+    return swept
+
+
+@asynccontextmanager
+async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Server]:
+    """A server whose cells all end when the context is left."""
+    async with open_workspaces(settings) as spaces:
+        with AuditLog(settings.state_dir / "audit") as audit:
+            audit.write("started", version=__version__, pid=os.getpid(), runtime=spaces.report.model_dump(mode="json"))
+            try:
+                async with _listening_for_stops(spaces):
+                    repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
+                    services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
+                    gate = Gate(choose_tools(settings), services, audit, who)
+                    yield Server(
+                        "repocell",
+                        version=__version__,
+                        title="repocell",
+                        instructions=INSTRUCTIONS,
+                        on_list_tools=gate.list_tools,
+                        on_call_tool=gate.call,
+                    )
+            finally:
+                audit.write("stopped")
+
+
+@asynccontextmanager
+async def _listening_for_stops(spaces: Workspaces) -> AsyncGenerator[None]:
+    """While the context lasts, `repocell stop` reaches this process: it is told by a signal and reads what was stopped."""
+
+    async def listen(*, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGUSR1) as signals:
+            task_status.started()
+            async for _ in signals:
+                await spaces.pool.heed(await spaces.store.stopped())
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(listen)
+        await spaces.store.register(os.getpid())
         try:
-            async with open_pool(settings, runtime, store, owner, search) as pool:
-                gate = Gate(tools.by_name(), Services(pool, report, settings.repo), audit, who)
-                yield Server(
-                    "repocell",
-                    version=__version__,
-                    title="repocell",
-                    instructions=INSTRUCTIONS,
-                    on_list_tools=gate.list_tools,
-                    on_call_tool=gate.call,
-                )
-        except BaseExceptionGroup as group:
-            raise sole_error(group) from None
+            yield
         finally:
-            audit.write("stopped")
+            with anyio.CancelScope(shield=True):
+                await spaces.store.unregister(os.getpid())
+            tasks.cancel_scope.cancel()
 
 
 async def serve_stdio(settings: Settings) -> None:

@@ -4,6 +4,7 @@ Lives here: commands, options and wording for people. Everything it does is some
 is stdout, so `serve` prints nothing there.
 """
 
+import functools
 import json
 import logging
 import sys
@@ -15,14 +16,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, audit
+from . import __version__, admin, audit
 from .app import choose_runtime, serve_stdio
 from .config import Settings, isolate_git, load_settings
 from .errors import Misconfigured, RepocellError
 from .models import ProbeReport
+from .tools import TOOLSETS
 from .workspaces import toolchains
 
 app = typer.Typer(name="repocell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+workspaces_app = typer.Typer(no_args_is_help=True, help="Look at workspaces, compare, close and collect them.")
+app.add_typer(workspaces_app, name="workspaces")
 audit_app = typer.Typer(no_args_is_help=True, help="Look at the record of what was decided and done.")
 app.add_typer(audit_app, name="audit")
 
@@ -56,6 +60,7 @@ def serve(
     toolchain: Annotated[
         list[Path] | None, typer.Option(help="Directory shown read-only in every cell, like ~/.pyenv.")
     ] = None,
+    toolsets: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(TOOLSETS)}; default: all.")] = None,
     verbose: Annotated[bool, typer.Option(help="Log more to stderr.")] = False,
 ) -> None:
     """Serve one agent host over stdin and stdout."""
@@ -64,6 +69,7 @@ def serve(
     )
     isolate_git()
     chosen: dict[str, Any] = {"repo": repo, "state_dir": state_dir}
+    chosen["toolsets"] = toolsets.split(",") if toolsets else None
     chosen["toolchains"] = [path.expanduser().absolute() for path in toolchain] if toolchain else None
     anyio.run(serve_stdio, load_settings(chosen))
 
@@ -114,6 +120,69 @@ def _propose_toolchains(settings: Settings) -> None:
         )
 
 
+@workspaces_app.command("list")
+def list_workspaces(state_dir: StateDir = None) -> None:
+    """Every workspace, the most recently used first."""
+    rows = admin.rows(load_settings({"state_dir": state_dir}))
+    lines = [tuple(rows[0]), *(tuple(row.values()) for row in rows)] if rows else [("No workspaces.",)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+@workspaces_app.command()
+def show(workspace: str, state_dir: StateDir = None) -> None:
+    """One workspace: where it stands, what it stands on, what it costs."""
+    for name, value in admin.show(load_settings({"state_dir": state_dir}), workspace).items():
+        print(f"{name:12} {value}")
+
+
+@workspaces_app.command()
+def diff(workspace: str, base: str = "HEAD", state_dir: StateDir = None) -> None:
+    """What a workspace changes, new files included, as a unified diff."""
+    print(anyio.run(functools.partial(admin.diff, base=base), _settings(state_dir), workspace), end="")
+
+
+@workspaces_app.command()
+def close(workspace: str, state_dir: StateDir = None) -> None:
+    """End a workspace and delete its files, uncommitted ones too."""
+    anyio.run(admin.close, _settings(state_dir), workspace)
+    print(f"Closed {workspace}.")
+
+
+@workspaces_app.command()
+def gc(
+    limit: Annotated[
+        int | None, typer.Option(help="Bytes of checkouts to keep; default: the layer_cache setting.")
+    ] = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Remove what nobody stands on, and the checkouts used longest ago beyond the limit."""
+    settings = _settings(state_dir)
+    print(anyio.run(admin.gc, settings, settings.layer_cache if limit is None else limit))
+
+
+@app.command()
+@workspaces_app.command()
+def stop(
+    workspace: Annotated[str | None, typer.Option(help="Only this workspace.")] = None,
+    principal: Annotated[str | None, typer.Option(help="Only what this user runs.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Let it go on.")] = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Stop everything at once, in every server: processes end, files stay, calls are refused until it is released."""
+    scope, name = (
+        ("workspace", workspace) if workspace else ("principal", principal) if principal else ("everything", "")
+    )
+    act = admin.release if release else admin.stop
+    print(anyio.run(act, _settings(state_dir), scope, name or ""))
+
+
+def _settings(state_dir: Path | None) -> Settings:
+    isolate_git()
+    return load_settings({"state_dir": state_dir})
+
+
 @audit_app.command()
 def verify(state_dir: StateDir = None) -> None:
     """Re-compute every chain; exit status 1 when one is not what was written."""
@@ -125,8 +194,8 @@ def verify(state_dir: StateDir = None) -> None:
     raise typer.Exit(1 if broken else 0)
 
 
-@audit_app.command()
-def show(state_dir: StateDir = None, last: Annotated[int, typer.Option(help="How many records.")] = 20) -> None:
+@audit_app.command("show")
+def show_audit(state_dir: StateDir = None, last: Annotated[int, typer.Option(help="How many records.")] = 20) -> None:
     """Print the newest records, one line of JSON each."""
     chains = _chains(state_dir)
     if chains:

@@ -9,26 +9,32 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
 from .errors import InvalidSettings
-from .models import Frozen, Limits
+from .models import Frozen, GiB, Limits
 
 SANDBOX_UID = 60999  # between the ranges systemd and Debian hand out (systemd UIDS-GIDS, Debian policy 9.2.2)
 _PREFIX = "REPOCELL_"
 
 
 class Settings(Frozen):
-    """What the operator chose. Paths are absolute; `toolchains` are directories shown read-only in every cell."""
+    """What the operator chose. Paths are absolute; `toolchains` are directories shown read-only in every cell.
+
+    `plan`: how workspaces get their files; auto takes overlays where a trial on the state directory works, else copies.
+    """
 
     state_dir: Path
     repo: str | None = None
     runtime: str = "bubblewrap"
     sandbox_uid: int = Field(default=SANDBOX_UID, gt=0)
     toolchains: tuple[Path, ...] = ()
+    plan: Literal["auto", "overlay", "copy"] = "auto"
+    toolsets: tuple[str, ...] | None = None
     limits: Limits = Limits()
+    layer_cache: int = Field(default=20 * GiB, ge=0)
     idle_seconds: float = Field(default=900.0, gt=0)
     user: str = "unknown"
     git_environment: dict[str, str] = Field(default_factory=dict)
@@ -78,7 +84,7 @@ def load_settings(chosen: Mapping[str, Any], environment: Mapping[str, str] | No
             raise InvalidSettings([f"{file}: {error}"]) from error
     elif "REPOCELL_CONFIG" in environment:
         raise InvalidSettings([f"REPOCELL_CONFIG: there is no {file}"])
-    for name in ("state_dir", "repo", "runtime", "sandbox_uid", "idle_seconds"):
+    for name in ("state_dir", "repo", "runtime", "sandbox_uid", "idle_seconds", "layer_cache"):
         if (text := environment.get(_PREFIX + name.upper())) is not None:
             values[name] = text
     if paths := environment.get(_PREFIX + "TOOLCHAINS"):

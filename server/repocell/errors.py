@@ -164,7 +164,38 @@ class TooMuchUncommitted(CallerMistake):
         )
 
 
+class NoSuchCheckpoint(CallerMistake):
+    def __init__(self, checkpoint: str, known: Sequence[str]) -> None:
+        there = f" There are: {', '.join(known)}." if known else " workspace_checkpoint makes one."
+        super().__init__(f"This workspace has no checkpoint {checkpoint!r}.{there}")
+
+
 # -- limits
+
+
+class WorkspaceBusy(Exhausted):
+    """Another server process works on it; two live overlays on one upper directory would corrupt it."""
+
+    def __init__(self, workspace: str) -> None:
+        super().__init__(
+            f"{workspace} is in use by another repocell server on this machine. It is free again when that one has been idle "
+            "for a while or ends; workspace_fork is not possible meanwhile, workspace_open makes a new workspace."
+        )
+
+
+class Stopped(Denied):
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Not run: a person stopped {what}. Its files are kept. Only they can let it go on ('repocell stop --release')."
+        )
+
+
+class WorkspaceDamaged(CallerMistake):
+    def __init__(self, workspace: str, what: str) -> None:
+        super().__init__(
+            f"{workspace} cannot be used: {what}. Other workspaces are not affected. Go back to an earlier checkpoint with "
+            "workspace_restore, or close it with discard=true and open a new one."
+        )
 
 
 class TooManyProcesses(Exhausted):

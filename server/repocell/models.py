@@ -25,7 +25,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def new_id(prefix: Literal["ws", "job", "ap"]) -> str:
+def new_id(prefix: Literal["ws", "job", "ap", "cp"]) -> str:
     """A typed, unguessable handle with 128 random bits."""
     return f"{prefix}_{secrets.token_hex(16)}"
 
@@ -206,3 +206,67 @@ class Written(Frozen):
     digest: str | None
     created: bool
     mode: int
+
+
+class Checkpoint(Frozen):
+    """A state of a workspace that can be returned to: the layers it stood on. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    created: float
+    lowers: tuple[str, ...]
+
+
+class WorkspaceRecord(Frozen):
+    """What must survive the server about one workspace. `lowers` are read-only layers, the newest first.
+
+    `branched`: its repository is on `branch` (done when its first sandbox starts). `settled`: somebody was told of it; one
+    that never was is swept away.
+    """
+
+    id: str
+    principal: Principal
+    repo: str
+    mirror: str
+    commit: str
+    base: str | None
+    branch: str
+    task: str | None
+    created: float
+    used: float
+    upper: str
+    lowers: tuple[str, ...]
+    checkpoints: tuple[Checkpoint, ...] = ()
+    parent: str | None = None
+    branched: bool = False
+    settled: bool = False
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Every layer that must stay for this workspace."""
+        kept = (layer for checkpoint in self.checkpoints for layer in checkpoint.lowers)
+        return frozenset((self.upper, *self.lowers, *kept))
+
+
+class LayerRecord(Frozen):
+    """A checkout layer: the files of one commit, made once. `seal` tells whether somebody changed it since."""
+
+    id: str
+    mirror: str
+    commit: str
+    created: float
+    size: int
+    seal: str
+
+
+class Stop(Frozen):
+    """A person's word that something may not run: a workspace, a principal, or everything."""
+
+    scope: Literal["workspace", "principal", "everything"]
+    name: str
+    since: float
+
+    def covers(self, record: WorkspaceRecord) -> bool:
+        return self.scope == "everything" or self.name == (
+            record.id if self.scope == "workspace" else record.principal.name
+        )

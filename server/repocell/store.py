@@ -1,64 +1,184 @@
-"""Durable state: which workspaces exist and whose they are.
+"""Durable state that several processes share: the index of workspaces, what a person stopped, which servers run.
 
-Lives here: one small JSON file per workspace beside its files, replaced atomically; what is on disk is the truth. It may
-not know sandboxes, tools or MCP.
+Lives here: SQLAlchemy over SQLite in WAL mode, and nothing that is not in the schema below. Workspaces' own truth is their
+manifests on disk; this is their index and can be rebuilt. It may not know sandboxes, tools or MCP.
 """
 
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+import anyio
+from sqlalchemy import (
+    Column,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    event,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .models import Frozen, Principal
+from .errors import Misconfigured
+from .models import Stop, WorkspaceRecord
 
-_FILE = "workspace.json"
+SCHEMA = "0001"  # the newest revision in migrations/versions
+MIGRATE_SECONDS = 120
 
-
-class WorkspaceRecord(Frozen):
-    """What must survive the server about one workspace. Times are seconds since the epoch."""
-
-    id: str
-    principal: Principal
-    repo: str
-    mirror: str
-    commit: str
-    base: str | None
-    branch: str
-    task: str | None
-    created: float
-    used: float
+metadata = MetaData()
+workspaces = Table(
+    "workspaces", metadata,
+    Column("id", String(40), primary_key=True),
+    Column("principal", String(200), nullable=False, index=True),
+    Column("repo", Text, nullable=False),
+    Column("task", Text),
+    Column("created", Float, nullable=False),
+    Column("used", Float, nullable=False),
+)  # fmt: skip
+stops = Table(
+    "stops", metadata,
+    Column("scope", String(20), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("since", Float, nullable=False),
+)  # fmt: skip
+servers = Table(
+    "servers", metadata,
+    Column("pid", Integer, primary_key=True),
+    Column("born", String(40), nullable=False),
+    Column("started", Float, nullable=False),
+)  # fmt: skip
 
 
 class Store:
-    """The records below one folder: a directory per workspace, named by its id."""
+    """Use through open_store. Every method is one transaction: on disk, as far as kill -9 goes, when it returns."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
-    def directory(self, workspace: str) -> Path:
-        return self.folder / workspace
+    async def _do(self, *statements: Any) -> None:
+        async with self._engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(statement)
 
-    def save(self, record: WorkspaceRecord) -> None:
-        path = self.directory(record.id) / _FILE
-        temporary = path.with_suffix(".new")
-        temporary.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+    # -- the index of workspaces
 
-    def find(self, workspace: str) -> WorkspaceRecord | None:
-        """The record of a workspace, or None when there is none that can be read."""
-        if not workspace.startswith("ws_") or not workspace[3:].isalnum():
-            return None
+    async def put(self, record: WorkspaceRecord) -> None:
+        await self._do(_index(record))
+
+    async def remove(self, ws_id: str) -> None:
+        await self._do(delete(workspaces).where(workspaces.c.id == ws_id))
+
+    async def indexed(self) -> Sequence[str]:
+        """Ids in the index, the most recently used first."""
+        async with self._engine.connect() as connection:
+            return list(
+                (await connection.execute(select(workspaces.c.id).order_by(workspaces.c.used.desc()))).scalars()
+            )
+
+    async def reconcile(self, records: Sequence[WorkspaceRecord]) -> None:
+        """Makes the index say what the manifests say."""
+        await self._do(delete(workspaces), *(_index(record) for record in records))
+
+    # -- stops
+
+    async def stop(self, scope: str, name: str) -> None:
+        row = {"scope": scope, "name": name, "since": time.time()}
+        await self._do(upsert(stops).values(**row).on_conflict_do_nothing())
+
+    async def release(self, scope: str, name: str) -> None:
+        await self._do(delete(stops).where(stops.c.scope == scope, stops.c.name == name))
+
+    async def stopped(self) -> Sequence[Stop]:
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(select(stops).order_by(stops.c.since))).mappings()
+            return [Stop.model_validate(dict(row)) for row in rows]
+
+    # -- running servers
+
+    async def register(self, pid: int) -> None:
+        """Says that a server with this pid runs and wants to hear of stops; replaces what a dead one of that pid left."""
+        row = {"pid": pid, "born": born(pid), "started": time.time()}
+        await self._do(delete(servers).where(servers.c.pid == pid), insert(servers).values(**row))
+
+    async def unregister(self, pid: int) -> None:
+        await self._do(delete(servers).where(servers.c.pid == pid))
+
+    async def running(self) -> Sequence[int]:
+        """Pids of servers that are alive; a pid that was given to another process is not one of them."""
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(select(servers.c.pid, servers.c.born))).all()
+        return [row.pid for row in rows if row.born == born(row.pid)]
+
+
+def _index(record: WorkspaceRecord) -> Any:
+    row = {
+        "id": record.id, "principal": record.principal.name, "repo": record.repo, "task": record.task,
+        "created": record.created, "used": record.used,
+    }  # fmt: skip
+    return upsert(workspaces).values(**row).on_conflict_do_update(index_elements=["id"], set_=row)
+
+
+def born(pid: int) -> str:
+    """When a process started, in the kernel's clock ticks: with the pid it names one process for ever. '' when gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@asynccontextmanager
+async def open_store(file: Path) -> AsyncGenerator[Store]:
+    """The store in one SQLite file, brought to the current schema first. Raises Misconfigured when it cannot be used."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    event.listen(engine.sync_engine, "connect", _tune)
+    try:
         try:
-            return WorkspaceRecord.model_validate_json((self.directory(workspace) / _FILE).read_bytes())
-        except (OSError, ValidationError):
-            return None
+            if await _version(engine) != SCHEMA:
+                await _migrate(file)
+            if (found := await _version(engine)) != SCHEMA:
+                raise Misconfigured(
+                    f"The state was written by another version (schema {found}); use that one, or a new --state-dir."
+                )
+        except SQLAlchemyError as error:
+            raise Misconfigured(
+                f"The state's index cannot be used ({error.__class__.__name__}). Remove store.db: it is rebuilt."
+            ) from error
+        yield Store(engine)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await engine.dispose()
 
-    def all(self) -> Sequence[WorkspaceRecord]:
-        """Every workspace, the most recently used first."""
-        names: list[str] = []
-        with suppress(FileNotFoundError):
-            names = os.listdir(self.folder)
-        found = [record for name in names if (record := self.find(name)) is not None]
-        return sorted(found, key=lambda record: record.used, reverse=True)
+
+def _tune(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+async def _version(engine: AsyncEngine) -> str | None:
+    async with engine.connect() as connection:
+        there = await connection.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"))
+        if there.scalar() is None:
+            return None
+        return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+
+
+async def _migrate(file: Path) -> None:
+    """In a process of its own: the migration tool is needed once in a version's life and would slow every start."""
+    with anyio.fail_after(MIGRATE_SECONDS):
+        done = await anyio.run_process([sys.executable, "-m", "repocell.migrations", str(file)], check=False)
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise Misconfigured(f"The state cannot be brought to this version: {lines[-1] if lines else 'no reason given'}")

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..models import Principal, ProbeReport
+from ..repos import Repositories
+from ..workspaces.lifecycle import Lifecycle
 from ..workspaces.pool import Pool
 from ..workspaces.workspace import Workspace
 
@@ -45,6 +47,8 @@ class Services:
     """What handlers may use."""
 
     pool: Pool
+    lifecycle: Lifecycle
+    repositories: Repositories
     report: ProbeReport
     default_repo: str | None
 

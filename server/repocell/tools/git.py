@@ -34,16 +34,22 @@ class GitDiff(InWorkspace):
 
 async def git_diff(services: Services, call: Call[GitDiff]) -> Reply:
     ws, args = workspace_of(services, call), call.args
-    arguments = [*(["--stat=120"] if args.stat else []), args.base, "--", args.path or "."]
-    if await has_untracked(ws, args.path):
+    text = await diff_text(ws, args.base, path=args.path, stat=args.stat)
+    if not text:
+        return Reply(f"Nothing differs from {args.base}" + (f" in {args.path}." if args.path else "."))
+    return Reply(cut_middle(text, MAX_TEXT, "give a path, or stat=true, to see less at a time"))
+
+
+async def diff_text(ws: Workspace, base: str, *, path: str = "", stat: bool = False) -> str:
+    """What the working tree changes against a commit, new files included. Raises GitFailed for a commit there is not."""
+    arguments = [*(["--stat=120"] if stat else []), base, "--", path or "."]
+    if await has_untracked(ws, path):
         argv = ["bash", "--noprofile", "--norc", "-c", _WITH_UNTRACKED, "diff", *arguments]
     else:
         argv = [*_GIT, *_DIFF, *arguments]
     found = await ws.collect(argv, max_bytes=MAX_COLLECTED)
-    _check(found, f"compare with {args.base!r}")
-    if not found.out:
-        return Reply(f"Nothing differs from {args.base}" + (f" in {args.path}." if args.path else "."))
-    return Reply(cut_middle(as_text(found.out), MAX_TEXT, "give a path, or stat=true, to see less at a time"))
+    _check(found, f"compare with {base!r}")
+    return as_text(found.out)
 
 
 async def has_untracked(ws: Workspace, path: str) -> bool:

@@ -42,14 +42,14 @@ async def workspace_open(services: Services, call: Call[WorkspaceOpen]) -> Reply
             "Say which repository: repo='/path/to/it' or an https URL. This server has no default (serve --repo)."
         )
     await call.progress(0, None, "fetching")
-    found = await services.pool.repositories.checkout(repo, args.ref)
-    snapshots = await services.pool.repositories.snapshots(found) if args.include_uncommitted else ()
+    found = await services.repositories.checkout(repo, args.ref)
+    snapshots = await services.repositories.snapshots(found) if args.include_uncommitted else ()
     await call.progress(1, None, "checking out")
-    ws = await services.pool.open(call.principal, found, args.task)
+    ws = await services.lifecycle.open(call.principal, found, args.task)
     try:
         await bring_along(ws, snapshots)
     except BaseException:
-        await services.pool.close(ws)
+        await services.lifecycle.close(ws)
         raise
     return await _opened(ws, "opened", _about_uncommitted(found, taken=args.include_uncommitted))
 
@@ -113,15 +113,17 @@ async def workspace_status(services: Services, call: Call[WorkspaceStatus]) -> R
     if len(status) - 1 > MAX_STATUS_LINES:
         changed.append(f"... {len(status) - 1 - MAX_STATUS_LINES} more")
     jobs = {job.id: f"{job.command[:100]!r} - {outcome(ws, job)}" for job in ws.jobs.values()}
+    points = {point.id: point.name for point in ws.record.checkpoints}
     limits = limit_lines(services, ws)
     facts: dict[str, Any] = {
         "workspace": ws.id, "repo": ws.record.repo, "branch": status[0].removeprefix("## "), "changes": changed,
-        "jobs": jobs, "limits": limits, "network": "none",
+        "jobs": jobs, "checkpoints": points, "limits": limits, "network": "none",
     }  # fmt: skip
     lines = [
         f"Workspace {ws.id}: {ws.record.repo}, {status[0].removeprefix('## ')}, opened at {ws.record.commit[:12]}.",
         "Changes: " + ("none" if not changed else ""), *(f"  {line}" for line in changed),
         "Jobs: " + ("none" if not jobs else ""), *(f"  {job}: {text}" for job, text in jobs.items()),
+        "Checkpoints: " + (", ".join(f"{point} ({name})" for point, name in points.items()) or "none"),
         "Limits: " + "; ".join(f"{name} {text}" for name, text in limits.items()),
         "Network: none",
     ]  # fmt: skip
@@ -147,9 +149,11 @@ async def workspace_list(services: Services, call: Call[WorkspaceList]) -> Reply
     for ws in services.pool.list(call.principal):
         record = ws.record
         state = "live" if services.pool.is_live(ws) else "suspended"
+        if services.pool.is_elsewhere(ws):
+            state = "in use by another server"
         rows.append({
             "workspace": ws.id, "repo": record.repo, "commit": record.commit[:12], "branch": record.branch, "state": state,
-            "jobs": len(ws.running), "task": record.task, "idle": f"{max(0, time.time() - record.used):.0f} s",
+            "jobs": len(ws.running), "task": record.task, "idle": f"{max(0, time.time() - ws.last_used):.0f} s",
         })  # fmt: skip
     if not rows:
         return Reply("No workspaces. workspace_open makes one.", {"workspaces": []})
@@ -175,7 +179,7 @@ async def workspace_close(services: Services, call: Call[WorkspaceClose]) -> Rep
                 f"{ws.id} was not closed: {len(status)} changed files would be lost ({', '.join(status[:5])}). "
                 "Set discard=true to close all the same."
             )
-    await services.pool.close(ws)
+    await services.lifecycle.close(ws)
     return Reply(f"Closed {ws.id}. Its processes have ended and its files are deleted.")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import Misconfigured
 
-FOLDERS = ("mirrors", "workspaces", "tools", "audit")
+FOLDERS = ("mirrors", "layers", "workspaces", "tools", "audit")
 
 
 def prepare(state: Path, owner: tuple[int, int] | None) -> None:

@@ -1,30 +1,39 @@
-"""The pool: opens, finds, suspends, resumes and closes workspaces, and owns every sandbox there is.
+"""The pool: finds workspaces, wakes and suspends them, and owns every sandbox there is.
 
 Lives here: which workspaces are live, and the task that holds each sandbox for as long as it lives. It may not know tools,
 policy or MCP. A workspace without a sandbox is only files; it gets a new one at the next call.
 """
 
 import logging
-import os
-import re
-import shutil
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from ..config import Settings
-from ..errors import NoSuchWorkspace, ServerStopping, WhichWorkspace
-from ..guest.link import boot_argv, open_link
-from ..models import HOME_DIR, MIRROR_DIR, TOOLS_DIR, PlainTree, Principal, ReadOnlyBind, SandboxSpec, new_id
-from ..repos import Checkout, Repositories
+from ..errors import NoSuchWorkspace, ServerStopping, Stopped, WhichWorkspace, WorkspaceDamaged
+from ..guest.link import Link, boot_argv, open_link
+from ..models import (
+    HOME_DIR,
+    MIRROR_DIR,
+    TOOLS_DIR,
+    OverlayTree,
+    PlainTree,
+    Principal,
+    ReadOnlyBind,
+    SandboxSpec,
+    Stop,
+    WorkspaceRecord,
+)
 from ..runtimes import Runtime
-from ..store import Store, WorkspaceRecord
 from . import checkout, toolchains
+from .jobs import Job
+from .layers import Layers
+from .manifests import Manifests
 from .workspace import Cell, Workspace
 
 _log = logging.getLogger(__name__)
@@ -34,7 +43,7 @@ IDLE_CHECK_SECONDS = 30.0
 
 
 class _Live:
-    """A sandbox and how to end it."""
+    """A sandbox and the moment it is gone."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
@@ -42,25 +51,28 @@ class _Live:
 
 
 class Pool:
-    """Use through open_pool. Everything is per principal: somebody else's workspace looks like none."""
+    """Everything is per principal: somebody else's workspace looks like none."""
 
     def __init__(
-        self, settings: Settings, runtime: Runtime, repositories: Repositories, store: Store, owner: tuple[int, int] | None,
-        search: Path, tasks: TaskGroup,
-    ) -> None:  # fmt: skip
-        self._settings, self._runtime, self._store, self._owner = settings, runtime, store, owner
-        self.repositories = repositories
+        self, settings: Settings, runtime: Runtime, manifests: Manifests, layers: Layers, search: Path, tasks: TaskGroup
+    ) -> None:
+        self._settings, self._runtime, self._manifests, self._layers = settings, runtime, manifests, layers
         self._search, self._tasks = search, tasks
         self._known: dict[str, Workspace] = {}
         self._live: dict[str, _Live] = {}
-        self._entering: dict[str, anyio.Lock] = {}
+        self._turns: dict[str, anyio.Lock] = {}
+        self._stops: Sequence[Stop] = ()
         self._stopping = False
 
     # -- finding
 
     def list(self, principal: Principal) -> Sequence[Workspace]:
         """The principal's workspaces, the most recently used first."""
-        return [self._workspace(record) for record in self._store.all() if record.principal == principal]
+        mine = [ws for name in self._manifests.names() if (ws := self._find(name)) is not None]
+        return sorted(
+            (ws for ws in mine if ws.record.principal == principal and ws.record.settled),
+            key=lambda ws: -ws.record.used,
+        )
 
     def get(self, principal: Principal, workspace: str | None) -> Workspace:
         """A workspace by id; without one, the only one the principal has."""
@@ -69,66 +81,37 @@ class Pool:
             if len(mine) != 1:
                 raise WhichWorkspace([ws.id for ws in mine])
             return mine[0]
-        known = self._known.get(workspace)
-        record = known.record if known is not None else self._store.find(workspace)
-        if record is None or record.principal != principal:
+        found = self._find(workspace)
+        if found is None or found.record.principal != principal:
             raise NoSuchWorkspace(workspace)
-        return known or self._workspace(record)
+        return found
 
-    def _workspace(self, record: WorkspaceRecord) -> Workspace:
+    def _find(self, ws_id: str) -> Workspace | None:
+        known = self._known.get(ws_id)
+        if known is not None and self._manifests.directory(ws_id).is_dir():
+            return known
+        record = self._manifests.find(ws_id)
+        return self.adopt(record) if record is not None else None
+
+    def adopt(self, record: WorkspaceRecord) -> Workspace:
         found = self._known.get(record.id)
         if found is None:
-            found = Workspace(record, self._store.directory(record.id), self._settings.limits, self.enter)
+            found = Workspace(record, self._manifests.directory(record.id), self._settings.limits, self.enter)
             self._known[record.id] = found
         return found
 
     def is_live(self, workspace: Workspace) -> bool:
         return workspace.id in self._live
 
-    # -- opening and closing
+    def is_elsewhere(self, workspace: Workspace) -> bool:
+        """Whether another server process has it."""
+        return not self.is_live(workspace) and self._manifests.is_leased(workspace.id)
 
-    async def open(self, principal: Principal, found: Checkout, task: str | None) -> Workspace:
-        """Makes a workspace of a commit. On failure or cancellation nothing of it is left."""
-        ws_id, now = new_id("ws"), time.time()
-        record = WorkspaceRecord(
-            id=ws_id, principal=principal, repo=found.source.shown, mirror=found.mirror.name, commit=found.commit,
-            base=found.branch, branch=f"agent/{_slug(task)}{ws_id[3:11]}", task=task, created=now, used=now,
-        )  # fmt: skip
-        folder = self._store.directory(ws_id)
-        try:
-            self._make_folders(folder)
-            workspace = Workspace(record, folder, self._settings.limits, self.enter)
-            self._known[ws_id] = workspace
-            cell = await self.enter(workspace)
-            await checkout.check_out(
-                cell.link, commit=found.commit, branch=record.branch, upstream=found.branch, origin=found.source.shown
-            )
-            self._store.save(record)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._discard(ws_id)
-            raise
-        return workspace
-
-    async def close(self, workspace: Workspace) -> None:
-        """Ends the sandbox and deletes the workspace's files."""
-        with anyio.CancelScope(shield=True):
-            await self._discard(workspace.id)
-
-    async def _discard(self, ws_id: str) -> None:
-        await self.suspend(ws_id, "the workspace was closed")
-        known = self._known.pop(ws_id, None)
-        for job in known.jobs.values() if known is not None else ():
-            job.log.close()
-        await anyio.to_thread.run_sync(_delete, self._store.directory(ws_id))
-
-    def _make_folders(self, folder: Path) -> None:
-        """The tree a cell writes belongs to the cells' uid; everything around it to the server."""
-        folder.mkdir(mode=0o711, parents=True)
-        for name in ("workspace", "home"):
-            (folder / name).mkdir(mode=0o755)
-            if self._owner is not None:
-                os.chown(folder / name, *self._owner)
+    def save(self, workspace: Workspace, **changes: Any) -> None:
+        """Replaces the record, in memory and on disk; the caller holds the workspace's lease."""
+        record = WorkspaceRecord.model_validate({**dict(workspace.record), **changes, "used": workspace.last_used})
+        self._manifests.save(record)
+        workspace.record = record
 
     # -- live sandboxes
 
@@ -136,11 +119,12 @@ class Pool:
         """The workspace's live cell, started when there is none. Raises RuntimeUnusable or SandboxLost when it cannot be."""
         if self._stopping:
             raise ServerStopping
-        workspace.record = workspace.record.model_copy(update={"used": time.time()})
+        self._refuse_stopped(workspace.record)
+        workspace.last_used = time.time()
         live = self._live.get(workspace.id)
         if live is not None and not live.cell.link.lost:
             return live.cell
-        async with self._entering.setdefault(workspace.id, anyio.Lock()):
+        async with self._turn(workspace.id):
             live = self._live.get(workspace.id)
             if live is not None and live.cell.link.lost:
                 await live.gone.wait()
@@ -149,19 +133,30 @@ class Pool:
                 live = await self._tasks.start(self._host, workspace, name=f"cell {workspace.id}")
             return live.cell
 
+    def _turn(self, ws_id: str) -> anyio.Lock:
+        return self._turns.setdefault(ws_id, anyio.Lock())
+
     async def _host(self, workspace: Workspace, *, task_status: TaskStatus[_Live]) -> None:
-        """Holds one sandbox from its start to its end, whoever ends it."""
-        spec, live = self._spec(workspace), None
+        """Holds one sandbox, and the workspace's lease, from its start to its end, whoever ends it."""
+        live = None
         try:
-            async with (
-                self._runtime.open(spec) as stream,
-                open_link(stream, spec.limits, spec.environment) as link,
-                anyio.create_task_group() as tasks,
-            ):
-                live = self._live[workspace.id] = _Live(Cell(link, tasks))
-                task_status.started(live)
-                await link.wait_lost()
-                tasks.cancel_scope.cancel()
+            with self._manifests.lease(workspace.id):
+                record = self._manifests.find(workspace.id)
+                if record is None:
+                    raise NoSuchWorkspace(workspace.id)
+                workspace.record = record
+                self._refuse_damaged(record)
+                tree = self._layers.tree(record, workspace.folder / "mount")
+                async with self.sandbox(tree, record.mirror) as link, anyio.create_task_group() as tasks:
+                    if not record.branched:
+                        await checkout.take_branch(link, record)
+                        self.save(workspace, branched=True)
+                    live = self._live[workspace.id] = _Live(Cell(link, tasks))
+                    task_status.started(live)
+                    await link.wait_lost()
+                    tasks.cancel_scope.cancel()
+                if self._manifests.find(workspace.id) is not None:
+                    self.save(workspace)
         except Exception as error:
             if live is None:
                 raise
@@ -172,19 +167,33 @@ class Pool:
                     del self._live[workspace.id]
                 live.gone.set()
 
-    def _spec(self, workspace: Workspace) -> SandboxSpec:
-        folder, chosen = workspace.folder, self._settings.toolchains
-        mirror = self._settings.state_dir / "mirrors" / workspace.record.mirror
-        binds = [ReadOnlyBind(source=str(mirror), target=MIRROR_DIR)]
-        binds.append(ReadOnlyBind(source=str(self._search), target=f"{TOOLS_DIR}/rg"))
+    @asynccontextmanager
+    async def sandbox(self, tree: PlainTree | OverlayTree, mirror: str | None = None) -> AsyncGenerator[Link]:
+        """A sandbox on a tree, with the guest greeted; gone when the context is left."""
+        spec = self._spec(tree, mirror)
+        async with self._runtime.open(spec) as stream, open_link(stream, spec.limits, spec.environment) as link:
+            yield link
+
+    def _spec(self, tree: PlainTree | OverlayTree, mirror: str | None) -> SandboxSpec:
+        binds = [ReadOnlyBind(source=str(self._search), target=f"{TOOLS_DIR}/rg")]
+        if mirror is not None:
+            binds.append(ReadOnlyBind(source=str(self._settings.state_dir / "mirrors" / mirror), target=MIRROR_DIR))
+        chosen = self._settings.toolchains
         binds += [ReadOnlyBind(source=str(path), target=str(path)) for path in chosen]
         return SandboxSpec(
             argv=boot_argv(GUEST_PYTHON),
-            tree=PlainTree(workspace=str(folder / "workspace"), home=str(folder / "home")),
+            tree=tree,
             binds=tuple(binds),
             environment=cell_environment(chosen),
             limits=self._settings.limits,
         )
+
+    def _refuse_damaged(self, record: WorkspaceRecord) -> None:
+        missing = [layer for layer in (record.upper, *record.lowers) if not self._layers.exists(layer)]
+        if missing:
+            raise WorkspaceDamaged(record.id, f"{len(missing)} of its layers were removed behind the server's back")
+
+    # -- suspending
 
     async def suspend(self, ws_id: str, reason: str) -> None:
         """Ends a workspace's sandbox and everything running in it; its files stay."""
@@ -193,6 +202,30 @@ class Pool:
             live.cell.link.abandon(reason)
             await live.gone.wait()
 
+    @asynccontextmanager
+    async def still(self, workspace: Workspace, reason: str) -> AsyncGenerator[Sequence[Job]]:
+        """Nothing of a workspace runs, here or in another server, while the context lasts. Yields the jobs that ended.
+
+        The record is the one on disk now. Raises WorkspaceBusy, and NoSuchWorkspace when it is gone.
+        """
+        async with self._turn(workspace.id):
+            running = [*workspace.running]
+            await self.suspend(workspace.id, reason)
+            with self._manifests.lease(workspace.id):
+                record = self._manifests.find(workspace.id)
+                if record is None:
+                    raise NoSuchWorkspace(workspace.id)
+                workspace.record = record
+                workspace.seen.clear()
+                yield running
+
+    async def drop(self, ws_id: str) -> None:
+        """Ends what runs of a workspace and forgets it."""
+        await self.suspend(ws_id, "the workspace was closed")
+        known = self._known.pop(ws_id, None)
+        for job in known.jobs.values() if known is not None else ():
+            job.log.close()
+
     async def suspend_idle(self) -> None:
         """Suspends what nobody used for a while. Runs until cancelled."""
         while True:
@@ -200,15 +233,27 @@ class Pool:
             before = time.time() - self._settings.idle_seconds
             for ws_id in [*self._live]:
                 workspace = self._known[ws_id]
-                if workspace.record.used < before and not workspace.running:
+                if workspace.last_used < before and not workspace.running:
                     await self.suspend(ws_id, "it was suspended while idle")
+
+    async def heed(self, stops: Sequence[Stop]) -> None:
+        """Takes a person's stops as they are now: what they cover ends at once and is refused until they are lifted."""
+        self._stops = stops
+        async with anyio.create_task_group() as tasks:
+            for ws_id in [*self._live]:
+                if any(stop.covers(self._known[ws_id].record) for stop in stops):
+                    tasks.start_soon(self.suspend, ws_id, "a person stopped it")
+
+    def _refuse_stopped(self, record: WorkspaceRecord) -> None:
+        for stop in self._stops:
+            if stop.covers(record):
+                raise Stopped(
+                    {"workspace": "this workspace", "principal": "all your work"}.get(stop.scope, "everything")
+                )
 
     async def shut_down(self) -> None:
         """Suspends everything; afterwards nothing can be started."""
         self._stopping = True
-        for workspace in self._known.values():
-            if workspace.folder.exists():
-                self._store.save(workspace.record)
         async with anyio.create_task_group() as tasks:
             for ws_id in [*self._live]:
                 tasks.start_soon(self.suspend, ws_id, "the server is shutting down")
@@ -226,37 +271,3 @@ def cell_environment(chosen: Sequence[Path]) -> dict[str, str]:
         "GIT_EDITOR": "true", "NO_COLOR": "1", "DEBIAN_FRONTEND": "noninteractive", "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": "/tmp",
     }  # fmt: skip
-
-
-def _slug(task: str | None) -> str:
-    words = re.findall(r"[a-z0-9]+", (task or "").lower())
-    return "".join(f"{word}-" for word in words[:5])[:40]
-
-
-def _delete(folder: Path) -> None:
-    """Removes a tree an untrusted program wrote: links are never followed, and closed directories are opened first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                if not os.path.islink(os.path.join(path, name)):
-                    os.chmod(os.path.join(path, name), 0o700)
-        shutil.rmtree(folder)
-
-
-@asynccontextmanager
-async def open_pool(
-    settings: Settings, runtime: Runtime, store: Store, owner: tuple[int, int] | None, search: Path
-) -> AsyncGenerator[Pool]:
-    """A pool whose sandboxes all end when the context is left."""
-    repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
-    await runtime.sweep()
-    async with anyio.create_task_group() as tasks:
-        pool = Pool(settings, runtime, repositories, store, owner, search, tasks)
-        tasks.start_soon(pool.suspend_idle)
-        try:
-            yield pool
-        finally:
-            with anyio.CancelScope(shield=True):
-                await pool.shut_down()
-            tasks.cancel_scope.cancel()

@@ -25,8 +25,17 @@ from ..errors import (
     WrongKind,
 )
 from ..guest.link import Exited, GuestRefused, Link
-from ..models import WORKSPACE_DIR, ExitStatus, FileFacts, FileWindow, Limits, Listing, Written, new_id
-from ..store import WorkspaceRecord
+from ..models import (
+    WORKSPACE_DIR,
+    ExitStatus,
+    FileFacts,
+    FileWindow,
+    Limits,
+    Listing,
+    WorkspaceRecord,
+    Written,
+    new_id,
+)
 from .jobs import Job, JobLog, StopReason
 
 SHELL = ("bash", "--noprofile", "--norc", "-c")
@@ -65,6 +74,7 @@ class Workspace:
         self.writing = anyio.Lock()
         self.jobs: dict[str, Job] = {}
         self.seen: dict[str, str] = {}  # path -> digest at the last read or write through the tools
+        self.last_used = record.used
         self._enter = enter
 
     @property
