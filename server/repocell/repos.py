@@ -12,19 +12,21 @@ import re
 import signal
 import stat
 import subprocess
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import anyio.to_thread
 from git.cmd import Git
 
-from .errors import NoSuchRef, NoSuchRepository, TooMuchUncommitted
+from .errors import NoSuchRef, NoSuchRepository, TooMuchUncommitted, sole_error
 
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 MAX_UNCOMMITTED_FILES = 2_000
 MAX_UNCOMMITTED_BYTES = 100 << 20
 FETCH_SECONDS = 1800.0
@@ -135,16 +137,20 @@ class Repositories:
         """Brings what `ref` (default: the source's HEAD) names into a mirror. Fetches only what is not there yet."""
         source = parse_source(repo)
         mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
+        (commit, branch), changes = await _together(
+            lambda: self._mirrored(source, mirror, repo, ref), lambda: self.uncommitted(source.local)
+        )
+        return Checkout(source, mirror, commit, branch, changes)
+
+    async def _mirrored(self, source: Source, mirror: Path, repo: str, ref: str | None) -> tuple[str, str | None]:
+        """The commit a ref names, in the mirror, and the branch it is on."""
         async with self._locked(mirror):
             if not (mirror / "HEAD").exists():
                 await self._git("init", "--quiet", "--bare", str(mirror), seconds=QUICK_SECONDS)
             if ref is not None and _OBJECT_ID.fullmatch(ref) and await self._has(mirror, ref):
-                commit, branch = ref, None
-            else:
-                advertised, head = await self._refresh(source, mirror, repo)
-                commit, branch = await self._resolve(mirror, ref, advertised, head)
-        changes = await self.uncommitted(source.local) if source.local is not None else ()
-        return Checkout(source, mirror, commit, branch, changes)
+                return ref, None
+            advertised, head = await self._refresh(source, mirror, repo)
+            return await self._resolve(mirror, ref, advertised, head)
 
     @asynccontextmanager
     async def _locked(self, mirror: Path) -> AsyncGenerator[None]:
@@ -156,8 +162,12 @@ class Repositories:
 
     async def _refresh(self, source: Source, mirror: Path, repo: str) -> tuple[dict[str, str], str | None]:
         """Fetches when the source advertises anything the mirror lacks; returns its refs, and the branch HEAD names."""
+        git_dir = ("--git-dir", str(mirror))
         try:
-            listing = await self._git("ls-remote", "--symref", "--", source.url, seconds=QUICK_SECONDS)
+            listing, known = await _together(
+                lambda: self._git("ls-remote", "--symref", "--", source.url, seconds=QUICK_SECONDS),
+                lambda: self._git(*git_dir, "show-ref", "--dereference", ok=(0, 1), seconds=QUICK_SECONDS),
+            )
         except GitError as error:
             raise NoSuchRepository(repo, error.why) from error
         head: str | None = None
@@ -170,7 +180,6 @@ class Repositories:
                 refs[name] = left
         if not refs:
             raise NoSuchRepository(repo, "it has no commits yet")
-        known = await self._git("--git-dir", str(mirror), "show-ref", "--dereference", ok=(0, 1), seconds=QUICK_SECONDS)
         if not set(refs.values()) <= {line.split(" ")[0] for line in known.splitlines()}:
             specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/repocell/head"]
             if source.local is not None:
@@ -189,11 +198,15 @@ class Repositories:
     ) -> tuple[str, str | None]:
         if ref is None:
             found, branch = refs.get("HEAD"), head
+            if found is not None:
+                return found, branch
         else:
             names = (f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/remotes/{ref}", f"refs/remotes/origin/{ref}", ref)
             name = next((name for name in names if name in refs), None)
             found = refs[name] if name else (ref if _OBJECT_ID.fullmatch(ref) else None)
             branch = ref if name == f"refs/heads/{ref}" else None
+            if branch is not None and found is not None:
+                return found, branch  # a branch names a commit, always
             if found is None and re.fullmatch(r"[0-9a-f]{7,63}", ref):
                 found = ref
         if found is not None:
@@ -213,9 +226,9 @@ class Repositories:
 
     # -- the user's own clone, read only
 
-    async def uncommitted(self, clone: Path) -> Sequence[Change]:
+    async def uncommitted(self, clone: Path | None) -> Sequence[Change]:
         """What `git status` would list, computed without running anything the clone's configuration names."""
-        if not (clone / ".git").exists():
+        if clone is None or not (clone / ".git").exists():
             return ()
         found = await self._git(
             "-C", str(clone), "config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\..*\.",
@@ -273,6 +286,26 @@ class Repositories:
         if process.returncode not in ok:
             raise GitError(explain(err.decode(errors="replace")))
         return os.fsdecode(out)
+
+
+async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
+    """Both results. The first failure ends the other and is raised as it is."""
+    left: list[_A] = []
+    right: list[_B] = []
+
+    async def do_left() -> None:
+        left.append(await first())
+
+    async def do_right() -> None:
+        right.append(await second())
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(do_left)
+            tasks.start_soon(do_right)
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
+    return left[0], right[0]
 
 
 class GitError(Exception):

@@ -21,15 +21,17 @@ git checkout --quiet --detach "$1"
 touch -d "@$(( $(date +%s) + 2 ))" .git/index
 """
 
-# $1 branch, $2 upstream branch or empty. Neither the index nor a file is read.
+# $1 branch, $2 upstream branch or empty. A fresh checkout is detached, its HEAD the commit itself, and then no git has to be
+# started: a ref is a file. Neither the index nor a file of the tree is read.
 _TAKE_BRANCH = """
 set -e
-git update-ref "refs/heads/$1" HEAD
-git symbolic-ref HEAD "refs/heads/$1"
-if [ -n "$2" ]; then
-  git config "branch.$1.remote" origin
-  git config "branch.$1.merge" "refs/heads/$2"
-fi
+read -r head < .git/HEAD
+case $head in
+  ref:*) git update-ref "refs/heads/$1" HEAD ;;
+  *) mkdir -p ".git/refs/heads/${1%/*}"; echo "$head" > ".git/refs/heads/$1" ;;
+esac
+echo "ref: refs/heads/$1" > .git/HEAD
+[ -z "$2" ] || printf '[branch "%s"]\n\tremote = origin\n\tmerge = refs/heads/%s\n' "$1" "$2" >> .git/config
 """
 
 # A copy has other inodes and times than its index says; looking once now saves every later command from looking.
