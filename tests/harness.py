@@ -59,13 +59,18 @@ def child_environment(home: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def connect_to_server(
-    folder: Path, options: list[str], era: str, environment: dict[str, str] | None = None
+    folder: Path,
+    options: list[str],
+    era: str,
+    environment: dict[str, str] | None = None,
+    prefix: list[str] | None = None,
 ) -> AsyncGenerator[Client]:
-    """A client of a real server, started as a host starts it; the server's log is folder/server.log."""
-    args = ["-m", "repocell.cli", "serve", "--state-dir", str(folder / "state"), *options]
+    """A client of a real server, started as a host starts it (after `prefix`); the server's log is folder/server.log."""
+    command = [*(prefix or []), sys.executable, "-m", "repocell.cli", "serve"]
+    command += [*([] if "--state-dir" in options else ["--state-dir", str(folder / "state")]), *options]
     env = {**child_environment(folder), **(environment or {})}
     with (folder / "server.log").open("a", encoding="utf-8") as log:
-        transport = stdio_client(StdioServerParameters(command=sys.executable, args=args, env=env), errlog=log)
+        transport = stdio_client(StdioServerParameters(command=command[0], args=command[1:], env=env), errlog=log)
         async with Client(transport, mode=era) as client:
             yield client
 

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -80,17 +81,13 @@ async def open_workspaces(settings: Settings) -> AsyncGenerator[Workspaces]:
 
     Raises Misconfigured when no sandbox can be made here or the state cannot be used; then nothing runs.
     """
-    _, owner = choose_runtime(settings)
-    layout.prepare(settings.state_dir, owner)
-    runtime, owner = choose_runtime(settings)
-    report = await runtime.probe()
-    if not report.usable:
-        problem = report.problems[0]
-        raise RuntimeUnusable(report.runtime, problem.cause, problem.remedy)
-    search = layout.install_search(settings.state_dir)
-    manifests = Manifests(settings.state_dir / "workspaces")
-    layers = Layers(settings.state_dir / "layers", owner, overlay=_plan(settings, report) == "overlay")
-    await runtime.sweep()
+    try:
+        manifests, layers, search, runtime, report = await _prepare(settings)
+    except OSError as error:
+        why = error.strerror or "unknown error"
+        raise Misconfigured(
+            f"The state directory cannot be used ({why}). Make room, or choose another with --state-dir."
+        ) from error
     try:
         async with open_store(settings.state_dir / "store.db") as store, anyio.create_task_group() as tasks:
             await collect(settings, manifests, layers, store)
@@ -111,6 +108,22 @@ def _plan(settings: Settings, report: ProbeReport) -> str:
     if settings.plan == "overlay" and not report.overlay:
         raise Misconfigured(" ".join(report.notes) + " Set plan to auto or copy, or choose another --state-dir.")
     return settings.plan if settings.plan != "auto" else ("overlay" if report.overlay else "copy")
+
+
+async def _prepare(settings: Settings) -> tuple[Manifests, Layers, Path, Runtime, ProbeReport]:
+    """The state directory's folders, and a runtime that was tried there."""
+    _, owner = choose_runtime(settings)
+    layout.prepare(settings.state_dir, owner)
+    runtime, owner = choose_runtime(settings)
+    report = await runtime.probe()
+    if not report.usable:
+        problem = report.problems[0]
+        raise RuntimeUnusable(report.runtime, problem.cause, problem.remedy)
+    search = layout.install_search(settings.state_dir)
+    manifests = Manifests(settings.state_dir / "workspaces")
+    layers = Layers(settings.state_dir / "layers", owner, overlay=_plan(settings, report) == "overlay")
+    await runtime.sweep()
+    return manifests, layers, search, runtime, report
 
 
 async def collect(settings: Settings, manifests: Manifests, layers: Layers, store: Store) -> sweep.Swept | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from harness import Connect, ask
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +21,9 @@ async def test_fifty_live_and_a_thousand_suspended_workspaces(connect: Connect, 
         live = crowd[:: SUSPENDED // LIVE]
 
         async def answer(ws: str) -> None:
-            assert "shared\n" in await ask(client, "bash", workspace=ws, command=f"cat shared.txt; echo {ws} > mine.txt")
+            assert "shared\n" in await ask(
+                client, "bash", workspace=ws, command=f"cat shared.txt; echo {ws} > mine.txt"
+            )
 
         async with anyio.create_task_group() as tasks:
             for ws in live:

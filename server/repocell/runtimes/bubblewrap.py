@@ -148,11 +148,10 @@ class Bubblewrap:
                     group.adopt(init)
                 os.write(hold, b"\0")
             except OSError as error:
+                problem = diagnose(_last_words(running))
                 with anyio.CancelScope(shield=True):
                     await _destroy(running)
-                raise RuntimeUnusable(
-                    self.name, f"limits could not be set ({error.strerror})", "Restart it."
-                ) from error
+                raise RuntimeUnusable(self.name, problem.cause, problem.remedy) from error
             return running
 
     def _spawn(
@@ -173,9 +172,7 @@ class Bubblewrap:
     def _explain(self, error: BaseException, running: Running) -> BaseException:
         """A sandbox that never came up is the operator's problem, and bubblewrap's own words say which."""
         if isinstance(error, SandboxLost):
-            with suppress(subprocess.TimeoutExpired):
-                running.process.wait(timeout=1)
-            if said := _drain(running.errors):
+            if said := _last_words(running):
                 _log.warning("the last words of a sandbox: %s", said[-2000:])
             if said.startswith("bwrap:"):
                 problem = diagnose(said)
@@ -219,8 +216,8 @@ class Bubblewrap:
             folder = Path(name)
             folder.chmod(0o711)
             tree = make_tree(folder)
-            for path in folder.glob("**/"):
-                if self.identity.drop and path != folder:
+            for path in folder.rglob("*"):
+                if self.identity.drop:
                     os.chown(path, self.identity.uid, self.identity.gid)
             argv = (GUEST_PYTHON, "-I", "-S", "-c", TRIAL_PROGRAM)
             said = b""
@@ -256,15 +253,22 @@ class Bubblewrap:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def _given(layer: Path) -> None:
+    """What a trial finds: the two directories of every layer, and something to delete."""
+    (layer / "home").mkdir()
+    (layer / "workspace" / "given").mkdir(parents=True)
+    (layer / "workspace" / "given" / "below").write_text("given", encoding="ascii")
+
+
 def _plain_tree(folder: Path) -> PlainTree:
-    for name in ("workspace", "home"):
-        (folder / name).mkdir()
+    _given(folder)
     return PlainTree(workspace=str(folder / "workspace"), home=str(folder / "home"))
 
 
 def _overlay_tree(folder: Path) -> OverlayTree:
-    for name in ("lower/workspace", "lower/home", "upper", "work", "mount"):
-        (folder / name).mkdir(parents=True)
+    for name in ("lower", "upper", "work", "mount"):
+        (folder / name).mkdir()
+    _given(folder / "lower")
     return OverlayTree(folder=str(folder), lowers=("lower",), upper="upper", work="work", mount=str(folder / "mount"))
 
 
@@ -305,6 +309,13 @@ async def _destroy(running: Running) -> None:
     finally:
         os.close(running.init_descriptor)
         os.close(running.errors)
+
+
+def _last_words(running: Running) -> str:
+    """What a sandbox that is ending printed; waits a second for it to have ended."""
+    with suppress(subprocess.TimeoutExpired):
+        running.process.wait(timeout=1)
+    return _drain(running.errors)
 
 
 def _drain(descriptor: int) -> str:

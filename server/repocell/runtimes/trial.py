@@ -20,6 +20,14 @@ def can_write(path):
             return True
     except OSError:
         return False
+def replaced(path):
+    try:
+        os.unlink(path + "/below")
+        os.rmdir(path)
+        os.mkdir(path)
+        return os.listdir(path) == []
+    except OSError:
+        return False
 libc = ctypes.CDLL(None, use_errno=True)
 s = status()
 with open("/proc/net/dev") as file:
@@ -31,6 +39,7 @@ print(json.dumps({
     "namespaces": {n: os.readlink("/proc/self/ns/" + n) for n in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")},
     "top": sorted(os.listdir("/")), "homes": sorted(os.listdir("/home")),
     "writes": {p: can_write(p) for p in ("/usr/x", "/etc/x", "/x", "/dev/x", "/workspace/x", "/home/agent/x", "/tmp/x")},
+    "replaced": replaced("/workspace/given"),
     "nested": libc.unshare(0x10000000) == 0, "terminal": os.path.exists("/dev/tty") and can_write("/dev/tty"),
 }), flush=True)
 """
@@ -62,6 +71,7 @@ def read_trial(said: str) -> dict[str, bool]:
             "no terminal of the host": facts["terminal"] is False,
             "host files hidden": set(facts["top"]) <= _TOP and facts["homes"] == ["agent"],
             "system read-only": not any(writes[path] for path in ("/usr/x", "/etc/x", "/x", "/dev/x")),
+            "deleted files stay deleted": facts["replaced"] is True,
             "workspace writable": all(writes[path] for path in ("/workspace/x", "/home/agent/x", "/tmp/x")),
         }
     except (ValueError, KeyError, TypeError, OSError):

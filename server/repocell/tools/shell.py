@@ -15,6 +15,11 @@ from .files import FilePath
 from .text import as_text, cut_middle, printable, signal_name, size_of
 
 PROGRESS_SECONDS = 1.0
+_EXDEV = "Invalid cross-device link"
+_EXDEV_HELP = (
+    "(In a cell a directory that came with the checkout cannot be renamed in one step, as git mv and rename(2) try to. "
+    "Use 'mv OLD NEW && git add -A', which copies.)"
+)
 READ_AT_ONCE = 128 * KiB
 
 
@@ -71,6 +76,8 @@ def report(ws: Workspace, job: Job, offset: int) -> Reply:
         text, MAX_TEXT, f"bash_output job={job.id} offset=N reads the rest, N in bytes of {job.log.size:,}"
     )
     job.read_to = job.log.size
+    if job.status is not None and not job.status.ok and _EXDEV in text:
+        shown += f"\n{_EXDEV_HELP}"
     separator = "" if not shown or shown.endswith("\n") else "\n"
     return Reply(f"{shown}{separator}[{outcome(ws, job)}]", failed=job.stopped is not None)
 
