@@ -3,12 +3,15 @@
 Lives here: frames, and the closed set of verbs a host may ask for. Standard library only, Python 3.9 or newer, one file,
 because its text is pushed through stdin into whatever sandbox is at hand. It may not know policy, tools or the host.
 
-Theory of operation. One byte stream carries many streams of frames. The host opens a stream with OPEN and a verb; the
-guest answers with any number of DATA, ERR and NOTE frames and ends the stream with exactly one DONE or FAIL. Bytes are
-sent only against credit the other side has granted, so no stream can starve another or fill anybody's memory. The guest
-is PID 1 of its sandbox, installs no signal handler (a process inside can then neither kill, stop nor interrupt it, see
-pid_namespaces(7)) and is not dumpable (nobody inside can read or write its memory or descriptors, see ptrace(2)).
+Theory of operation. One byte stream carries many streams of frames. The host opens a stream with OPEN, a verb and its
+arguments; the guest answers with any number of DATA, ERR and NOTE frames and ends the stream with exactly one DONE or
+FAIL, also when the host wants no more and says so with DONE. Bytes are sent only against credit the other side has granted,
+so no stream can starve another or fill anybody's memory; verbs that take longer than a few milliseconds are generators
+that give way. The guest is PID 1 of its sandbox, installs no signal handler (a process inside can then neither kill, stop
+nor interrupt it, see pid_namespaces(7)) and is not dumpable (nobody inside can read or write its memory, see ptrace(2)).
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
@@ -20,23 +23,31 @@ import select
 import signal
 import stat
 import struct
-import sys
+import termios
 import time
-from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # loading typing would take a sixth of a cold start
+    from collections.abc import Callable, Generator, Iterator
+    from typing import Any, BinaryIO
+
+    Meta = dict[str, Any]
+    Steps = Generator["bytes | Meta | None", "bytes | None", Any]  # see Task
 
 VERSION = 1
 OPEN, DATA, ERR, EOF, CREDIT, NOTE, DONE, FAIL = range(1, 9)
 HEADER = struct.Struct("!BIII")  # kind, stream, length of the JSON object, length of the body
-MAX_JSON = 1 << 20
-MAX_BODY = 1 << 18
-WINDOW = 1 << 20  # bytes each side may send on a new stream before the other grants more
-MAX_DIGESTED = 64 << 20  # files above this get no digest and no line count: hashing them would hold up every stream
+MAX_JSON, MAX_BODY = 1 << 20, 1 << 18
+WINDOW = 1 << 20  # the credit each side has on a new stream before the other grants more
+FRAME_COST = 256  # credit a DATA or ERR frame takes besides its body: many tiny ones would fill memory as well
+MAX_DIGESTED = 64 << 20  # files above this get no digest
 
 _CHUNK = 1 << 17
-_QUEUE_LIMIT = 1 << 20
+_TURN_SECONDS, _KILL_SECONDS = 0.004, 10.0
+_PIPE_BYTES = 1 << 20  # the most a pipe or terminal can hold of what was written before its writer ended
+_SPARE_DESCRIPTORS = 16  # kept free, so that a guest at its limit can still look for processes and kill them
 _PR_SET_DUMPABLE = 4
-_JOB_VARIABLE = "REPOCELL_JOB"
+_MARK = "REPOCELL_JOB"  # the environment variable that says which job a process belongs to
 
 
 class ProtocolError(Exception):
@@ -44,21 +55,21 @@ class ProtocolError(Exception):
 
 
 class Refusal(Exception):
-    """A request that cannot be done; becomes a FAIL frame and leaves the guest serving."""
+    """A request that cannot be done; becomes a FAIL frame, as an OSError does, and leaves the guest serving."""
 
     def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code)
         self.facts = dict(facts, error=code)
 
 
-class Frame(NamedTuple):
-    kind: int
-    stream: int
-    meta: Dict[str, Any]
-    body: bytes
+class Frame:
+    __slots__ = ("body", "kind", "meta", "stream")
+
+    def __init__(self, kind: int, stream: int, meta: Meta, body: bytes) -> None:
+        self.kind, self.stream, self.meta, self.body = kind, stream, meta, body
 
 
-def encode(kind: int, stream: int, meta: Optional[Dict[str, Any]] = None, body: bytes = b"") -> bytes:
+def encode(kind: int, stream: int, meta: Meta | None = None, body: bytes = b"") -> bytes:
     """One frame as bytes. Raises ValueError when it would exceed the limits the other side enforces."""
     text = json.dumps(meta, separators=(",", ":")).encode("ascii") if meta else b""
     if len(text) > MAX_JSON or len(body) > MAX_BODY:
@@ -70,536 +81,245 @@ class Decoder:
     """Bytes in, frames out, whatever the chunks they arrive in. After a ProtocolError it must not be fed again."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self.pending = bytearray()  # what does not form a whole frame yet
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        buffer = self._buffer
+        """The frames that `data` completes; to be iterated to the end."""
+        buffer, start = self.pending, 0
         buffer += data
-        start = 0
         try:
             while len(buffer) - start >= HEADER.size:
                 kind, stream, json_size, body_size = HEADER.unpack_from(buffer, start)
-                if not OPEN <= kind <= FAIL:
-                    raise ProtocolError(f"unknown frame kind {kind}")
-                if json_size > MAX_JSON or body_size > MAX_BODY:
-                    raise ProtocolError("frame exceeds the size limit")
+                if not OPEN <= kind <= FAIL or json_size > MAX_JSON or body_size > MAX_BODY:
+                    raise ProtocolError(f"a frame of kind {kind}, {json_size} bytes of JSON and {body_size} of body")
                 text = start + HEADER.size
                 body = text + json_size
-                end = body + body_size
-                if len(buffer) < end:
+                if len(buffer) < body + body_size:
                     break
-                yield Frame(kind, stream, self._object(buffer[text:body]), bytes(buffer[body:end]))
-                start = end
+                start = body + body_size
+                try:
+                    meta: Meta = {**json.loads(buffer[text:body].decode("ascii") or "{}")}
+                except (ValueError, TypeError, RecursionError) as error:
+                    raise ProtocolError("frame metadata is not a JSON object") from error
+                yield Frame(kind, stream, meta, bytes(buffer[body:start]))
         finally:
             del buffer[:start]
 
-    @staticmethod
-    def _object(text: bytearray) -> Dict[str, Any]:
-        if not text:
-            return {}
-        try:
-            value: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError("frame metadata is not JSON") from error
-        if type(value) is not dict:
-            raise ProtocolError("frame metadata is not an object")
-        return value
 
-    @property
-    def pending(self) -> int:
-        """Bytes received that do not form a whole frame yet."""
-        return len(self._buffer)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Paths and files
-# ----------------------------------------------------------------------------------------------------------------------
-
-
+# -- files
 def resolve(path: str, root: str, *, follow: bool = True) -> str:
     """The real path of `path` below `root`; without `follow` the last component is taken as it is."""
-    if "\0" in path:
-        raise Refusal("invalid", why="the path contains a NUL byte")
     base = os.path.realpath(root)
-    full = os.path.normpath(os.path.join(root, path))
-    if follow:
-        real = os.path.realpath(full)
-    else:
-        real = os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full)) if full != root else base
+    real = os.path.normpath(os.path.join(base, path))
+    folder, name = os.path.split(real)
+    real = os.path.realpath(real) if follow or real == base else os.path.join(os.path.realpath(folder), name)
     if real != base and not real.startswith(base.rstrip("/") + "/"):
         raise Refusal("outside", real=real)
     return real
 
 
-def kind_of(mode: int) -> str:
-    for test, name in ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symlink")):
-        if test(mode):
-            return name
-    return "special"
+def open_regular(path: str) -> BinaryIO:
+    """Opens a regular file for reading; others are not even opened, as that would wake the writer of a FIFO."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise Refusal("is_a_directory" if stat.S_ISDIR(mode) else "special")
+    return open(path, "rb", buffering=0, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOFOLLOW))
 
 
-def digest_of(path: str) -> Optional[str]:
-    """Hex SHA-256 of a regular file, or None where there is none (absent, special, or above MAX_DIGESTED)."""
-    import hashlib  # on first use: loading it costs more than the rest of a cold start's imports together
+def read(path: str, root: str, offset: int = 0) -> Steps:
+    """Notes size and mode of a regular file and sends it from an offset on, as long as it is now."""
+    with open_regular(resolve(path, root)) as file:
+        facts = os.fstat(file.fileno())
+        yield {"size": facts.st_size, "mode": stat.S_IMODE(facts.st_mode)}
+        left = facts.st_size - file.seek(offset)
+        while left > 0 and (block := file.read(min(_CHUNK, left))):
+            left -= len(block)
+            yield block
+    return {}
 
+
+def digest_of(path: str) -> Steps:
+    """Hex SHA-256 of a regular file; "absent" where nothing is, None where it is special or above MAX_DIGESTED."""
+    import hashlib  # on first use, as all that is slow to load
+
+    digest = hashlib.sha256()
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        for part in read(path, "/"):
+            if isinstance(part, dict) and part["size"] > MAX_DIGESTED:
+                return None
+            digest.update(part if isinstance(part, bytes) else b"")
+            yield b""
     except FileNotFoundError:
+        return "absent"
+    except Refusal:
         return None
-    with os.fdopen(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_DIGESTED:
-            return None
-        return hashlib.sha256(file.read()).hexdigest()
+    return digest.hexdigest()
 
 
-class FileRead:
-    """Streams a window of lines, or a range of bytes, out of a regular file, one block per step.
-
-    Ends with the facts: size, mode, digest and number of lines (both None above MAX_DIGESTED), the lines and bytes sent,
-    whether the window was cut at `max_bytes`, and whether the file looks binary (a NUL in its first 8 KiB, as git has it).
-    """
-
-    def __init__(self, guest: "Guest", stream: int, meta: Dict[str, Any]) -> None:
-        self.guest, self.stream, self.credit = guest, stream, WINDOW
-        self.path = resolve(meta["path"], meta["root"])
-        self.start, self.count = int(meta.get("start_line", 1)), int(meta.get("line_count", 1 << 62))
-        self.offset, self.room = int(meta.get("offset", 0)), int(meta["max_bytes"])
-        fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.file = os.fdopen(fd, "rb", buffering=0)
-        self.facts = os.fstat(fd)
-        if not stat.S_ISREG(self.facts.st_mode):
-            self.file.close()
-            raise Refusal("is_a_directory" if stat.S_ISDIR(self.facts.st_mode) else "special")
-        self.whole = self.facts.st_size <= MAX_DIGESTED and self.offset == 0
-        self.steps = self._steps()
-
-    def _steps(self) -> Iterator[bytes]:
-        import hashlib
-
-        digest = hashlib.sha256() if self.whole else None
-        line, sent_lines, sent, binary, cut, ended = 1, 0, 0, None, False, b"\n"
-        self.file.seek(self.offset)
-        while True:
-            block = self.file.read(_CHUNK)
-            if not block:
-                break
-            if digest is not None:
-                digest.update(block)
-            if binary is None:
-                binary = b"\0" in block[:8192]
-            newlines, ended = block.count(b"\n"), block[-1:]
-            window = self._cut_lines(block, line, newlines)
-            line += newlines
-            if window and not cut:
-                cut = len(window) > self.room
-                window = window[: self.room]
-                self.room -= len(window)
-                sent, sent_lines = sent + len(window), sent_lines + window.count(b"\n")
-                yield window
-            if (cut or line >= self.start + self.count) and not self.whole:
-                break
-        lines = line - 1 + (ended != b"\n")
-        self.result = {
-            "size": self.facts.st_size, "mode": stat.S_IMODE(self.facts.st_mode), "binary": bool(binary), "cut": cut,
-            "sent": sent, "newlines_sent": sent_lines, "lines": lines if self.whole else None,
-            "digest": digest.hexdigest() if digest is not None else None,
-        }  # fmt: skip
-
-    def _cut_lines(self, block: bytes, line: int, newlines: int) -> bytes:
-        """The part of a block, whose first byte belongs to `line`, that lies in the window of lines."""
-        last = self.start + self.count
-        if line >= last or self.start - line > newlines:
-            return b""
-        begin, end = 0, len(block)
-        for _ in range(self.start - line):
-            begin = block.find(b"\n", begin) + 1
-        if newlines >= last - line:
-            end = begin
-            for _ in range(last - max(line, self.start)):
-                end = block.find(b"\n", end) + 1
-        return block[begin:end]
-
-    def step(self) -> None:
-        """Sends one block, or the end. Called only while there is credit and room in the queue."""
-        block = next(self.steps, None)
-        if block is None:
-            self.guest.finish(self.stream, DONE, self.result)
-        elif block:
-            self.credit -= len(block)
-            self.guest.send(DATA, self.stream, None, block)
-
-    def ready(self) -> bool:
-        return self.credit > 0
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class FileWrite:
+def write(path: str, root: str, expect: str | None = None, mode: int | None = None) -> Steps:
     """Replaces a file's content in one rename, if it is still what the writer believes it to be.
 
-    `expect`: None (anything), "absent", or the digest the file must have now. Keeps the mode of a file that exists. On a
-    conflict, error or lost connection the old file is untouched and the temporary one removed.
+    `expect`: None (anything), "absent", or the digest the file must have now. Keeps the mode of a file that exists. After
+    a refusal, an error or a lost connection the old file is untouched; directories made for a new one may be left.
     """
-
-    def __init__(self, guest: "Guest", stream: int, meta: Dict[str, Any]) -> None:
-        self.guest, self.stream, self.expect = guest, stream, meta.get("expect")
-        self.path = resolve(meta["path"], meta["root"])
-        self.made = not os.path.lexists(self.path)
-        if os.path.isdir(self.path):
-            raise Refusal("is_a_directory")
-        if not self.made and not stat.S_ISREG(os.stat(self.path).st_mode):
-            raise Refusal("special")
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        self.mode = meta.get("mode") or (0o644 if self.made else stat.S_IMODE(os.stat(self.path).st_mode))
-        self.temporary = os.path.join(os.path.dirname(self.path), f".repocell-{os.urandom(8).hex()}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.fd = os.open(self.temporary, flags, 0o600)
-
-    def data(self, body: bytes) -> None:
-        view = memoryview(body)
-        while view:
-            view = view[os.write(self.fd, view) :]
-        self.guest.send(CREDIT, self.stream, {"bytes": len(body)})
-
-    def eof(self) -> None:
-        os.fchmod(self.fd, self.mode)
-        os.fsync(self.fd)
-        if self.expect is not None:
-            now = digest_of(self.path) or "absent"
-            if now != self.expect:
-                raise Refusal("conflict", found=now)
-        written = digest_of(self.temporary)
-        os.rename(self.temporary, self.path)
-        self.temporary = ""
-        self.guest.finish(self.stream, DONE, {"digest": written, "created": self.made, "mode": self.mode})
-
-    def close(self) -> None:
-        os.close(self.fd)
-        if self.temporary:
-            os.unlink(self.temporary)
+    path = resolve(path, root)
+    folder, made, exclusive = os.path.dirname(path), not os.path.lexists(path), expect == "absent"
+    if not made:
+        with open_regular(path) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) if mode is None else mode
+    elif expect is not None and not exclusive:
+        raise Refusal("conflict", found="absent")
+    os.makedirs(os.path.join(folder, "."), exist_ok=True)  # with the dot, a file there is refused as no directory
+    name = os.path.join(folder, f".repocell-{os.urandom(8).hex()}")
+    try:  # nameless where the file system can do that, so that no death leaves it behind
+        fd, draft = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600), ""
+    except OSError:
+        fd, draft = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), name
+    try:
+        while (body := (yield None)) is not None:
+            while body:
+                body = body[os.write(fd, body) :]
+        os.fchmod(fd, 0o644 if mode is None else mode)
+        os.fsync(fd)
+        if expect is not None and (found := (yield from digest_of(path))) != expect:
+            raise Refusal("conflict", found=found)
+        source, target = draft or f"/proc/self/fd/{fd}", path if exclusive else name
+        if source != target:  # given a directory, Python takes linkat(2), which follows the link in /proc
+            os.link(source, target, src_dir_fd=fd)
+        if not exclusive:
+            draft = name
+            os.rename(name, path)
+            draft = ""
+    except FileExistsError:
+        raise Refusal("conflict", found=(yield from digest_of(path))) from None
+    finally:
+        os.close(fd)
+        if os.path.lexists(draft):
+            os.unlink(draft)
+    return {"created": made, "mode": 0o644 if mode is None else mode}
 
 
-def describe(path: str) -> Dict[str, Any]:
-    facts = os.lstat(path)
-    value: Dict[str, Any] = {"kind": kind_of(facts.st_mode), "size": facts.st_size, "mode": stat.S_IMODE(facts.st_mode)}
-    if value["kind"] == "symlink":
-        value["target"] = os.readlink(path)
-    return value
+def describe(path: str, root: str = "") -> Meta:
+    """What a path names, a link not followed; with a root, the path is one below it."""
+    path = resolve(path, root, follow=False) if root else path
+    facts, kinds = os.lstat(path), {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+    kind = kinds.get(stat.S_IFMT(facts.st_mode), "special")
+    target = os.readlink(path) if kind == "symlink" else None
+    return {"kind": kind, "size": facts.st_size, "mode": stat.S_IMODE(facts.st_mode), "target": target}
 
 
-def verb_stat(meta: Dict[str, Any]) -> Dict[str, Any]:
-    path = resolve(meta["path"], meta["root"], follow=False)
-    value = describe(path)
-    if meta.get("digest") and value["kind"] == "file":
-        value["digest"] = digest_of(path)
-    return value
+def list_directory(path: str, root: str, limit: int) -> Meta:
+    """The first `limit` entries of a directory by name, and no more than a frame holds; `more` when it has others."""
+    from heapq import nsmallest  # on first use, as all that is slow to load
 
-
-def verb_list(meta: Dict[str, Any]) -> Dict[str, Any]:
-    """Entries below a directory, depth first, sorted by name; at most `limit`, then `more` is true."""
-    top = resolve(meta["path"], meta["root"])
-    if not os.path.isdir(top):
-        raise Refusal("not_found" if not os.path.lexists(top) else "not_a_directory")
-    entries: List[Dict[str, Any]] = []
-    pending = [("", 1)]
-    while pending:
-        relative, depth = pending.pop()
+    entries: list[Meta] = []
+    top, room = resolve(path, root), MAX_JSON * 3 // 4
+    with os.scandir(top) as found:
+        names = nsmallest(limit + 1, (entry.name for entry in found))
+    for name in names:
         try:
-            names = sorted(os.listdir(os.path.join(top, relative)))
-        except PermissionError:
-            continue
-        below: List[Tuple[str, int]] = []
-        for name in names:
-            path = os.path.join(relative, name)
-            if len(entries) >= meta["limit"]:
-                return {"entries": entries, "more": True}
-            try:
-                entry = describe(os.path.join(top, path))
-            except FileNotFoundError:
-                continue
-            entries.append(dict(entry, path=path))
-            if entry["kind"] == "directory" and depth < meta["depth"] and name not in meta["skip"]:
-                below.append((path, depth + 1))
-        pending.extend(reversed(below))
+            entry = dict(describe(os.path.join(top, name)), path=name)
+        except OSError:
+            continue  # gone by now
+        room -= 128 + len(json.dumps([name, entry["target"]]))
+        if len(entries) == limit or room < 0:
+            return {"entries": entries, "more": True}
+        entries.append(entry)
     return {"entries": entries, "more": False}
 
 
-def verb_remove(meta: Dict[str, Any]) -> Dict[str, Any]:
-    path = resolve(meta["path"], meta["root"], follow=False)
-    if path == os.path.realpath(meta["root"]):
+def remove(path: str, root: str, recursive: bool = False) -> Meta:
+    """Removes a file, a link or an empty directory; answers with the command that does it for a whole tree."""
+    real = resolve(path, root, follow=False)
+    if real == os.path.realpath(root):
         raise Refusal("invalid", why="the root itself cannot be removed")
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        if meta.get("recursive"):
-            import shutil  # rarely needed, slow to load
-
-            shutil.rmtree(path)
-        else:
-            os.rmdir(path)
+    if not stat.S_ISDIR(os.lstat(real).st_mode):
+        os.unlink(real)
+    elif recursive:
+        return {"argv": ["rm", "-rf", "--", real]}
     else:
-        os.unlink(path)
+        os.rmdir(real)
     return {}
 
 
-def verb_move(meta: Dict[str, Any]) -> Dict[str, Any]:
-    """Renames; copies where the file system cannot (a directory from a lower overlay layer gives EXDEV)."""
-    source = resolve(meta["path"], meta["root"], follow=False)
-    target = resolve(meta["to"], meta["root"], follow=False)
-    os.lstat(source)
+def move(path: str, to: str, root: str) -> Meta:
+    """Renames; answers with the command for a directory, which may have to be copied (from a lower overlay layer)."""
+    source, target = (resolve(name, root, follow=False) for name in (path, to))
+    is_directory = stat.S_ISDIR(os.lstat(source).st_mode)
+    if source == os.path.realpath(root) or target.startswith(source + "/"):
+        raise Refusal("invalid", why="a directory cannot be moved into itself")
     if os.path.lexists(target):
-        raise Refusal("exists", path=meta["to"])
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        import shutil
-
-        shutil.move(source, target)
+        raise Refusal("exists")
+    os.makedirs(os.path.join(os.path.dirname(target), "."), exist_ok=True)
+    if is_directory:
+        return {"argv": ["mv", "-nT", "--", source, target]}
+    os.rename(source, target)
     return {}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Processes
-# ----------------------------------------------------------------------------------------------------------------------
+class Task:
+    """A verb at work, as a generator. It yields bytes to send (none: gives way), facts to note, or None to wait for input."""
 
+    def __init__(self, guest: Guest, number: int, steps: Steps) -> None:
+        self.guest, self.number, self.steps, self.credit, self.waiting = guest, number, steps, WINDOW, False
+        guest.streams[number] = self
+        self.resume()
 
-class Sighted(NamedTuple):
-    """What /proc says of one process."""
+    def ready(self) -> bool:
+        """There is something to do, and leave to send a whole chunk."""
+        return not self.waiting and len(self.guest.unsent) <= WINDOW and self.credit >= _CHUNK + FRAME_COST
 
-    pid: int
-    parent: int
-    session: int
-    state: str
-    name: str
+    def resume(self) -> None:
+        """Works for a few milliseconds, or until it has to wait."""
+        until = time.monotonic() + _TURN_SECONDS
+        while self.ready() and time.monotonic() < until:
+            self.take(None)
 
-
-def sighted() -> Dict[int, Sighted]:
-    """Every process of this sandbox but the guest and the dead."""
-    found: Dict[int, Sighted] = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or entry == "1":
-            continue
+    def take(self, given: bytes | None) -> None:
+        """One step, with input or the end of it where that is waited for."""
         try:
-            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except OSError:
+            block = self.steps.send(given)
+        except StopIteration as stop:
+            self.guest.finish(self.number, DONE, stop.value)
+            return
+        self.waiting = block is None
+        if given:
+            self.guest.send(CREDIT, self.number, {"bytes": len(given)})
+        if isinstance(block, dict):
+            self.guest.send(NOTE, self.number, block)
+        elif block:
+            self.credit -= len(block) + FRAME_COST
+            self.guest.send(DATA, self.number, None, block)
+
+    def close(self) -> None:
+        self.waiting = True  # for ever
+        self.steps.close()
+
+
+# -- processes
+def sighted() -> dict[int, tuple[int, int, int, str]]:
+    """pid -> parent, session, start in clock ticks since boot, and name, of all processes here but the guest and the dead."""
+    found: dict[int, tuple[int, int, int, str]] = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                before, _, rest = file.read().rpartition(") ")
+        except (FileNotFoundError, ProcessLookupError):
             continue
-        name, _, rest = text.partition(" (")[2].rpartition(") ")
         fields = rest.split()
-        if fields[0] not in "ZX":
-            found[int(entry)] = Sighted(int(entry), int(fields[1]), int(fields[3]), fields[0], name)
+        if pid != 1 and (fields[0] not in "ZX" or int(fields[17]) > 1):  # the first thread may end before the others
+            found[pid] = (int(fields[1]), int(fields[3]), int(fields[19]), before.partition(" (")[2])
     return found
 
 
-def marker_of(pid: int) -> Optional[str]:
-    """The job a process was started for, as its environment at exec says; None when it says nothing."""
+def mark_of(pid: int) -> str:
+    """The job a process was started for, as its environment at exec says; "" when it says nothing."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            for item in file.read(1 << 20).split(b"\0"):
-                if item.startswith(_JOB_VARIABLE.encode() + b"="):
-                    return item.partition(b"=")[2].decode(errors="replace")
+            after = (b"\0" + file.read(1 << 20)).partition(f"\0{_MARK}=".encode())[2]
     except OSError:
-        pass
-    return None
-
-
-class Process:
-    """One command in a session of its own, with its output streams, its stdin and its exit status."""
-
-    def __init__(self, guest: "Guest", stream: int, meta: Dict[str, Any]) -> None:
-        self.guest, self.stream, self.credit = guest, stream, WINDOW
-        self.job = meta["env"].get(_JOB_VARIABLE, "")
-        self.outputs: Dict[int, int] = {}  # descriptor -> frame kind
-        self.watched: Dict[int, bool] = {}
-        self.stdin: Optional[int] = None
-        self.pending: Deque[bytes] = deque()
-        self.stdin_ends = False
-        self.status: Optional[Dict[str, Any]] = None
-        self.noted = False
-        self.pid, self.pidfd = self._spawn(meta)
-        guest.children[self.pid] = self
-        guest.watch(self.pidfd, select.EPOLLIN, lambda _: guest.reap())
-        self.listen()
-
-    def _spawn(self, meta: Dict[str, Any]) -> Tuple[int, int]:
-        child_ends: List[int] = []
-        if meta.get("pty"):
-            master, slave = os.openpty()
-            child_ends.append(slave)
-            set_window(master, meta["pty"])
-            actions: List[Tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)]
-            actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
-            self.outputs[master] = DATA
-            self.stdin = os.dup(master)
-        else:
-            out, out_end = os.pipe()
-            err, err_end = os.pipe()
-            self.outputs.update({out: DATA, err: ERR})
-            child_ends += [out_end, err_end]
-            if meta.get("stdin"):
-                in_end, self.stdin = os.pipe()
-            else:
-                in_end = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            child_ends.append(in_end)
-            actions = [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate((in_end, out_end, err_end))]
-        for fd in [*self.outputs, *([self.stdin] if self.stdin is not None else [])]:
-            os.set_blocking(fd, False)
-        try:
-            self._enter(meta["cwd"])
-            self.guest.first_to_die(True)
-            pid = os.posix_spawnp(
-                meta["argv"][0], meta["argv"], dict(os.environ, **meta["env"]), file_actions=actions, setsid=True,
-                setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )  # fmt: skip
-            return pid, os.pidfd_open(pid)
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self.guest.first_to_die(False)
-            os.chdir("/")
-            for fd in child_ends:
-                os.close(fd)
-
-    @staticmethod
-    def _enter(directory: str) -> None:
-        try:
-            os.chdir(directory)
-        except OSError as error:
-            raise Refusal("no_directory", errno=errno.errorcode.get(error.errno or 0, "EIO")) from error
-
-    def listen(self) -> None:
-        """Watches the outputs while there is credit, and not otherwise: an unread pipe stops its writer."""
-        for fd in self.outputs:
-            wanted = self.credit > 0 and not self.guest.congested
-            if wanted and not self.watched.get(fd):
-                self.guest.watch(fd, select.EPOLLIN, lambda _, fd=fd: self.on_output(fd))
-            elif not wanted and self.watched.get(fd):
-                self.guest.unwatch(fd)
-            self.watched[fd] = wanted
-
-    def relay(self, fd: int) -> bool:
-        """Sends what one output holds, up to a chunk; False when nothing is left for now, or no credit to send it."""
-        if self.credit <= 0:
-            return False
-        try:
-            body = os.read(fd, min(_CHUNK, self.credit))
-        except BlockingIOError:
-            return False
-        except OSError:  # EIO: the last holder of a terminal is gone
-            body = b""
-        if body:
-            self.credit -= len(body)
-            self.guest.send(self.outputs[fd], self.stream, None, body)
-            if self.credit == 0:
-                self.listen()
-            return self.credit > 0
-        if self.watched.pop(fd, False):
-            self.guest.unwatch(fd)
-        os.close(fd)
-        del self.outputs[fd]
-        return False
-
-    def on_output(self, fd: int) -> None:
-        self.relay(fd)
-        self.settle()
-
-    def exited(self, status: int, usage: resource.struct_rusage) -> None:
-        signalled = os.WIFSIGNALED(status)
-        self.status = {
-            "exit": None if signalled else os.WEXITSTATUS(status), "signal": os.WTERMSIG(status) if signalled else None,
-            "user": usage.ru_utime, "system": usage.ru_stime, "max_rss_kb": usage.ru_maxrss,
-        }  # fmt: skip
-        self.guest.unwatch(self.pidfd)
-        os.close(self.pidfd)
-        self.settle()
-
-    def settle(self) -> None:
-        """Reports the exit once all output written before it is on its way, and ends once nobody can write any more."""
-        if self.status is None:
-            return
-        for fd in list(self.outputs):
-            while self.relay(fd):
-                pass
-        if not self.outputs:
-            self.guest.finish(self.stream, DONE, dict(self.status, left=self.left_behind()))
-        elif not self.noted and self.credit > 0:
-            self.noted = True
-            self.guest.send(NOTE, self.stream, dict(self.status, left=self.left_behind()))
-
-    def left_behind(self) -> List[List[Any]]:
-        """Processes this command left running, as [pid, name]; asking the kernel for none at all costs a microsecond."""
-        if not self.guest.has_children():
-            return []
-        mine = [p for p in sighted().values() if p.session == self.pid or marker_of(p.pid) == self.job != ""]
-        return [[p.pid, p.name] for p in mine[:20]]
-
-    def signal(self, number: int) -> None:
-        for process in sighted().values():
-            if process.session == self.pid:
-                send_signal(process.pid, number)
-
-    def destroy(self) -> int:
-        """Kills everything that belongs to this command, and what belongs to nobody; returns how many were killed.
-
-        A stop of the whole sandbox first (kill(2) with -1 is atomic against fork), so a fork bomb cannot outrun the scan.
-        """
-        send_signal(-1, signal.SIGSTOP)
-        try:
-            doomed = [pid for pid, owner in self.guest.owners().items() if owner in (self.job, None)]
-            for pid in doomed:
-                send_signal(pid, signal.SIGKILL)
-        finally:
-            send_signal(-1, signal.SIGCONT)
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline and not set(doomed).isdisjoint(sighted()):
-            self.guest.reap()
-            time.sleep(0.002)
-        self.guest.reap()
-        return len(doomed)
-
-    def data(self, body: bytes) -> None:
-        self.pending.append(body)
-        self.feed(0)
-
-    def eof(self) -> None:
-        self.stdin_ends = True
-        self.feed(0)
-
-    def feed(self, _: int) -> None:
-        """Writes to the command's stdin what it takes, and grants the host as much again."""
-        while self.pending and self.stdin is not None:
-            try:
-                written = os.write(self.stdin, self.pending[0])
-            except BlockingIOError:
-                self.guest.watch(self.stdin, select.EPOLLOUT, self.feed)
-                return
-            except OSError:  # it closed its stdin; what it did not read is dropped, as a shell's pipe would
-                written = len(self.pending[0])
-            rest = self.pending.popleft()[written:]
-            if rest:
-                self.pending.appendleft(rest)
-            self.guest.send(CREDIT, self.stream, {"bytes": written})
-        if self.stdin is not None:
-            self.guest.unwatch(self.stdin)
-            if self.stdin_ends:
-                os.close(self.stdin)
-                self.stdin = None
-        self.pending.clear()
-
-    def close(self) -> None:
-        for fd in self.outputs:
-            if self.watched.pop(fd, False):
-                self.guest.unwatch(fd)
-            os.close(fd)
-        self.outputs.clear()
-        if self.stdin is not None:
-            self.guest.unwatch(self.stdin)
-            os.close(self.stdin)
-            self.stdin = None
+        return ""
+    return after.partition(b"\0")[0].decode(errors="replace")
 
 
 def send_signal(pid: int, number: int) -> None:
@@ -609,261 +329,371 @@ def send_signal(pid: int, number: int) -> None:
         pass  # it ended by itself
 
 
-def set_window(fd: int, size: List[int]) -> None:
-    import termios
+class Process:
+    """One command in a session of its own, with its output streams, its stdin and its exit status."""
 
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", int(size[0]), int(size[1]), 0, 0))
+    pid, old, terminal, ending, noted = 0, 0, False, False, False
+    status: Meta | None = None
+
+    def __init__(self, guest: Guest, number: int, argv: list[str], env: Meta | None = None, **how: Any) -> None:
+        self.guest, self.number, self.credit, self.job = guest, number, WINDOW, (env or {}).get(_MARK, "")
+        self.outputs: dict[int, int] = {}  # descriptor -> frame kind
+        self.unsettled: set[int] = set()  # descriptors that may hold output from before the exit
+        self.stdin, self.input = os.dup(0), bytearray()  # the null device, where nothing else was asked for
+        self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        self.start(argv, env or {}, **how)
+        guest.streams[number] = guest.children[self.pid] = self
+        guest.jobs |= {self.job} if self.job else set()
+        self.resume()
+
+    def start(self, argv: list[str], env: Meta, cwd: str = "/", stdin: bool = False, pty: Any = None) -> None:
+        """Commands inherit the highest OOM score, so that the kernel takes them before the guest that reports on them."""
+        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        theirs: list[int] = []
+        try:
+            if pty:
+                master, slave = os.openpty()
+                theirs.append(slave)
+                self.outputs[master], self.terminal = DATA, True
+                os.dup2(master, self.stdin, inheritable=False)
+                self.resize(*pty)
+                actions = [(os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)]
+                actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+            elif stdin:
+                theirs += os.pipe()
+                os.dup2(theirs[1], self.stdin, inheritable=False)
+                actions = [(os.POSIX_SPAWN_DUP2, theirs[0], 0)]
+            for target, kind in () if pty else ((1, DATA), (2, ERR)):
+                fd, end = os.pipe()
+                theirs.append(end)
+                self.outputs[fd] = kind
+                actions.append((os.POSIX_SPAWN_DUP2, end, target))
+            for fd in (self.stdin, *self.outputs):
+                os.set_blocking(fd, False)
+            if not os.path.isdir(cwd) or not os.access(cwd, os.X_OK):
+                raise Refusal("no_directory")
+            os.chdir(cwd)
+            os.write(self.guest.oom, b"1000")
+            self.pid = os.posix_spawnp(
+                argv[0], argv, dict(os.environ, **env), file_actions=actions, setsid=True, setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM],
+            )  # fmt: skip
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.write(self.guest.oom, self.guest.score)
+            os.chdir("/")
+            for fd in theirs:
+                os.close(fd)
+
+    def resume(self) -> None:
+        """Watches the outputs while there is credit, and not otherwise: an unread pipe stops its writer."""
+        for fd in self.outputs:
+            if self.credit > FRAME_COST and len(self.guest.unsent) <= WINDOW:
+                self.guest.watch(fd, select.EPOLLIN, self.on_output, self.number)
+        self.settle()
+
+    def on_output(self, fd: int) -> None:
+        self.relay(fd)
+        self.settle()
+
+    def relay(self, fd: int) -> bool:
+        """Sends what one output holds, up to a chunk; False when nothing is left for now, or no leave to send it."""
+        room = min(_CHUNK, self.credit - FRAME_COST)
+        if room <= 0 or len(self.guest.unsent) > WINDOW:
+            self.guest.unwatch(fd)
+            return False
+        try:
+            body = os.read(fd, room)
+        except BlockingIOError:
+            self.unsettled.discard(fd)
+            return False
+        except OSError:  # EIO: the last holder of a terminal is gone
+            body = b""
+        if body:
+            self.credit -= len(body) + FRAME_COST
+            self.old -= len(body)
+            self.guest.send(self.outputs[fd], self.number, None, body)
+        else:
+            del self.outputs[fd]
+            self.guest.unwatch(fd)
+            os.close(fd)
+        if not body or self.old <= 0:
+            self.unsettled.discard(fd)
+        return bool(body)
+
+    def exited(self, status: int, used: resource.struct_rusage) -> None:
+        self.status = {"status": status, "user": used.ru_utime, "system": used.ru_stime, "max_rss_kb": used.ru_maxrss}
+        self.unsettled, self.old = {*self.outputs}, _PIPE_BYTES * len(self.outputs)
+        self.settle()
+
+    def settle(self) -> None:
+        """Reports the exit once all output written before it is on its way, and ends once nobody can write any more."""
+        if self.status is None:
+            return
+        while sum([self.relay(fd) for fd in [*self.unsettled]]):
+            pass
+        if not self.outputs:
+            self.guest.finish(self.number, DONE, dict(self.status, left=self.left_behind()))
+        elif not self.unsettled and not self.noted:
+            self.noted = True
+            self.guest.send(NOTE, self.number, dict(self.status, left=self.left_behind()))
+
+    def left_behind(self) -> list[tuple[int, str]]:
+        """Processes this command left running, as [pid, name]; asking the kernel for none at all costs a microsecond."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return []
+        return [*self.kin().items()][:20]
+
+    def take(self, given: bytes | None) -> None:
+        """Input for the command, or the end of it: on a terminal as a person types it."""
+        self.ending = given is None
+        self.input += (b"\4" if self.terminal else b"") if given is None else given
+        self.feed(self.stdin)
+
+    def feed(self, fd: int) -> None:
+        """Writes to the command's stdin what it takes, and grants the host as much again."""
+        while self.input:
+            try:
+                written = os.write(fd, self.input)
+            except BlockingIOError:
+                self.guest.watch(fd, select.EPOLLOUT, self.feed, self.number)
+                return
+            except OSError:  # it closed its stdin; what it did not read is dropped, as a shell's pipe would
+                written = len(self.input)
+            del self.input[:written]
+            if not self.ending:  # nothing comes after the end
+                self.guest.send(CREDIT, self.number, {"bytes": written})
+        self.guest.unwatch(fd)
+        if self.ending and not self.terminal:
+            os.dup2(0, fd, inheritable=False)
+
+    def resize(self, rows: int, columns: int) -> Meta:
+        fcntl.ioctl(self.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        return {}
+
+    def kin(self, strangers: bool = False, send: int = 0) -> dict[int, str]:
+        """pid -> name of what belongs to this command: its session, what descends from it, what carries its job's mark.
+
+        With `strangers` also what does not say where it comes from (it left its session and parents, and cleared its
+        environment) and is no older than the command. A process that carries another job's mark is believed. All found
+        are sent a signal, if there is one to `send`.
+        """
+        everyone, found = sighted(), dict[int, str]()
+        sessions = {s.pid: s for s in self.guest.streams.values() if isinstance(s, Process)}
+        sessions[self.pid] = self
+        for pid, (parent, session, started, name) in everyone.items():
+            for _ in everyone:  # up the family, which is finite whatever became of it while it was looked at
+                if session in sessions or parent not in everyone:
+                    break
+                parent, session = everyone[parent][:2]
+            if session in sessions:
+                mine = sessions[session] is self
+            else:
+                mark = mark_of(pid)
+                mine = mark == self.job if mark in self.guest.jobs else strangers and started >= self.started
+            if mine:
+                found[pid] = name
+                send_signal(pid, send)
+        return found
+
+    def signal(self, signal: int) -> Meta:
+        self.kin(send=signal)
+        return {}
+
+    def kill(self) -> Steps:
+        """Kills everything of this command, and strangers no older than it; ends when they are gone.
+
+        Looks again until nothing is left, since processes fork meanwhile. What outruns that (a fork bomb) is caught by a
+        stop of the whole sandbox (kill(2) with -1 is atomic against fork), not used before as other jobs' shells notice.
+        Refused with "unkillable" after _KILL_SECONDS.
+        """
+        killed, until = set[int](), time.monotonic() + _KILL_SECONDS
+        while doomed := self.kin(strangers=True, send=signal.SIGKILL).keys():
+            if time.monotonic() > until:
+                raise Refusal("unkillable")
+            if killed and not doomed <= killed:
+                send_signal(-1, signal.SIGSTOP)
+                self.kin(strangers=True, send=signal.SIGKILL)
+                send_signal(-1, signal.SIGCONT)
+            killed |= doomed
+            time.sleep(0.001)
+            self.guest.reap()
+            yield b""
+        return {}
+
+    def close(self) -> None:
+        """Gives up its descriptors. A command that still runs is killed with its group: nobody would hear of it any more."""
+        for fd in (self.stdin, *self.outputs):
+            self.guest.unwatch(fd)
+            os.close(fd)
+        self.outputs.clear()
+        if self.pid and self.status is None:
+            send_signal(-self.pid, signal.SIGKILL)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The program
-# ----------------------------------------------------------------------------------------------------------------------
+# -- the program
+def hello(rlimits: dict[str, int], env: dict[str, str]) -> Meta:
+    """Takes the limits and the environment of everything that will run here; says who answers."""
+    for name, value in rlimits.items():
+        number = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(number)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (value, value))
+    os.environ.clear()
+    os.environ.update(env)
+    return {"version": VERSION, "pid": os.getpid()}
 
-CODES = {
-    errno.ENOENT: "not_found", errno.ENOTDIR: "not_a_directory", errno.EISDIR: "is_a_directory", errno.EACCES: "denied",
-    errno.EPERM: "denied", errno.EROFS: "denied", errno.EEXIST: "exists", errno.ENOTEMPTY: "not_empty",
-    errno.ENOSPC: "no_space", errno.EDQUOT: "no_space", errno.EFBIG: "no_space", errno.ELOOP: "loop",
-    errno.ENAMETOOLONG: "name_too_long", errno.E2BIG: "too_large", errno.EAGAIN: "too_many_processes",
-    errno.ENOMEM: "no_memory", errno.EMFILE: "too_many_files", errno.ENFILE: "too_many_files", errno.ENXIO: "special",
-    errno.ENOEXEC: "not_executable",
-}  # fmt: skip
 
-SIMPLE: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
-    "stat": verb_stat, "list": verb_list, "remove": verb_remove, "move": verb_move,
+VERBS: dict[str, Callable[..., Steps | Meta]] = {
+    "hello": hello, "read": read, "write": write, "stat": describe, "list": list_directory, "remove": remove, "move": move,
 }  # fmt: skip
 
 
 class Guest:
-    """The event loop: the channel, the open streams, the children."""
+    """The event loop: the open streams, the children, and the channel, which is stdin and stdout until taken over here."""
 
-    def __init__(self, channel: int, out: int, oom: int, score: bytes) -> None:
-        self.channel, self.out, self.oom, self.score = channel, out, oom, score
-        self.decoder = Decoder()
-        self.poller = select.epoll()
-        self.handlers: Dict[int, Callable[[int], None]] = {}
-        self.streams: Dict[int, Any] = {}
-        self.children: Dict[int, Process] = {}
-        self.queue: Deque[bytes] = deque()
-        self.queued = 0
-        self.congested = False
-        self.watch(channel, select.EPOLLIN, self.on_channel)
-        self.blocked = False
+    def __init__(self) -> None:
+        self.channel, self.out, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):
+            os.dup2(null, fd)
+        for fd in (self.channel, self.out):
+            os.set_blocking(fd, False)
+        try:  # opened now: afterwards the guest is not dumpable, and the file no longer its own
+            self.oom = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+            self.score = os.read(self.oom, 16).strip()
+            os.write(self.oom, b"1000")
+            os.write(self.oom, self.score)
+        except OSError:
+            self.oom, self.score = null, b""  # where it cannot be raised and lowered again, it stays
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "the guest could not protect its memory")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Children that end are learnt of by a descriptor, not a handler. A forged SIGCHLD makes the guest look, no more.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        ended = libc.signalfd(-1, (ctypes.c_ulong * 32)(1 << (signal.SIGCHLD - 1)), os.O_NONBLOCK | os.O_CLOEXEC)
+        os.umask(0o022)
+        self.decoder, self.unsent, self.poller = Decoder(), bytearray(), select.epoll()
+        self.handlers: dict[int, tuple[int, Callable[[int], None]]] = {}  # descriptor -> stream, and what to call
+        self.streams: dict[int, Task | Process] = {}
+        self.children: dict[int, Process] = {}
+        self.jobs: set[str] = set()
+        self.watch(self.channel, select.EPOLLIN, self.on_channel)
+        self.watch(ended, select.EPOLLIN, self.reap)
 
-    # -- descriptors
-
-    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        if fd in self.handlers:
-            self.poller.modify(fd, events)
-        else:
+    def watch(self, fd: int, events: int, handler: Callable[[int], None], stream: int = 0) -> None:
+        """Calls `handler` while one of `events` holds. What goes wrong in it fails the stream."""
+        if fd not in self.handlers:
             self.poller.register(fd, events)
-        self.handlers[fd] = handler
+            self.handlers[fd] = (stream, handler)
 
     def unwatch(self, fd: int) -> None:
+        """Not even registered any more: epoll(7) would go on to report a hang-up, without end."""
         if self.handlers.pop(fd, None):
             self.poller.unregister(fd)
 
-    # -- frames out
+    def send(self, kind: int, stream: int, meta: Meta | None = None, body: bytes = b"") -> None:
+        self.unsent += encode(kind, stream, meta, body)
+        if self.out not in self.handlers:
+            self.flush(self.out)
 
-    def send(self, kind: int, stream: int, meta: Optional[Dict[str, Any]] = None, body: bytes = b"") -> None:
-        frame = encode(kind, stream, meta, body)
-        self.queue.append(frame)
-        self.queued += len(frame)
-        self.flush()
-
-    def finish(self, stream: int, kind: int, meta: Dict[str, Any]) -> None:
+    def finish(self, stream: int, kind: int, meta: Meta) -> None:
         handler = self.streams.pop(stream, None)
         if handler is not None:
             handler.close()
         self.send(kind, stream, meta)
 
-    def flush(self) -> None:
-        while self.queue:
-            try:
-                sent = os.writev(self.out, list(self.queue)[:16])
-            except BlockingIOError:
-                break
-            self.queued -= sent
-            while self.queue and sent >= len(self.queue[0]):
-                sent -= len(self.queue.popleft())
-            if sent:
-                self.queue[0] = self.queue[0][sent:]
-        if self.blocked != bool(self.queue):
-            self.blocked = bool(self.queue)
-            if self.blocked:
-                self.watch(self.out, select.EPOLLOUT, lambda _: self.flush())
-            else:
-                self.unwatch(self.out)
-        congested = self.queued > _QUEUE_LIMIT
-        if congested != self.congested:
-            self.congested = congested
-            for process in list(self.children.values()):
-                process.listen()
-
-    # -- frames in
-
-    def on_channel(self, _: int) -> None:
+    def flush(self, out: int) -> None:
+        was_congested = len(self.unsent) > WINDOW
         try:
-            data = os.read(self.channel, _CHUNK)
+            while self.unsent:
+                del self.unsent[: os.write(out, self.unsent)]
+            self.unwatch(out)
         except BlockingIOError:
-            return
-        if not data:
+            self.watch(out, select.EPOLLOUT, self.flush)
+        except OSError:
             os._exit(0)  # the host is gone: PID 1 ends, and the kernel ends everything else
+        if was_congested and len(self.unsent) <= WINDOW:
+            for handler in list(self.streams.values()):
+                self.attempt(handler.number, handler.resume)
+
+    def on_channel(self, channel: int) -> None:
+        data = os.read(channel, _CHUNK)
+        if not data:
+            os._exit(0)
         for frame in self.decoder.feed(data):
-            self.on_frame(frame)
+            self.attempt(frame.stream, self.on_frame, frame)
+
+    def attempt(self, stream: int, action: Callable[..., None], *arguments: Any) -> None:
+        """Does a part of one stream's work; what goes wrong there ends that stream with FAIL and nothing else."""
+        try:
+            action(*arguments)
+            return
+        except Refusal as refusal:
+            facts = refusal.facts
+        except (OSError, MemoryError) as error:
+            facts = {"errno": errno.errorcode.get(getattr(error, "errno", errno.ENOMEM), "EIO")}
+        except (ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
+            facts = {"error": "invalid", "why": str(error)[:200]}
+        self.finish(stream, FAIL, facts)
 
     def on_frame(self, frame: Frame) -> None:
-        handler = self.streams.get(frame.stream)
-        try:
-            if frame.kind == OPEN:
-                if handler is not None:
-                    raise ProtocolError("stream opened twice")
-                self.open(frame)
-            elif handler is None:
-                return  # it ended here while this frame was on its way
-            elif frame.kind == CREDIT:
-                handler.credit += int(frame.meta["bytes"])
-                if isinstance(handler, Process):
-                    handler.listen()
-                    handler.settle()
-            elif frame.kind == DATA:
-                handler.data(frame.body)
-            elif frame.kind == EOF:
-                handler.eof()
-            else:
-                raise ProtocolError(f"the host may not send frames of kind {frame.kind}")
-        except Refusal as refusal:
-            self.finish(frame.stream, FAIL, refusal.facts)
-        except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, "EIO")
-            self.finish(frame.stream, FAIL, {"error": CODES.get(error.errno or 0, "failed"), "errno": name})
+        stream = self.streams.get(frame.stream)
+        if frame.kind == OPEN:
+            self.open(frame.stream, **frame.meta)
+        elif stream and frame.kind == CREDIT:
+            stream.credit += frame.meta["bytes"]
+            stream.resume()
+        elif stream and frame.kind in (DATA, EOF):
+            stream.take(frame.body if frame.kind == DATA else None)
+        elif stream:  # there is none where it ended while this frame was on its way
+            raise Refusal("cancelled")
 
-    def open(self, frame: Frame) -> None:
-        verb, meta, stream = frame.meta.get("verb"), frame.meta, frame.stream
-        if verb == "spawn":
-            self.streams[stream] = Process(self, stream, meta)
-        elif verb == "read":
-            self.streams[stream] = FileRead(self, stream, meta)
-        elif verb == "write":
-            self.streams[stream] = FileWrite(self, stream, meta)
-        elif verb == "signal":
-            self.send(DONE, stream, self.signal(meta))
-        elif verb == "resize":
-            self.send(DONE, stream, self.resize(meta))
-        elif verb == "hello":
-            self.send(DONE, stream, self.hello(meta))
-        elif verb in SIMPLE:
-            self.send(DONE, stream, SIMPLE[verb](meta))
+    def open(self, number: int, verb: str, **arguments: Any) -> None:
+        if verb in ("signal", "resize", "kill"):
+            process = self.streams.get(arguments.pop("target"))
+            if not isinstance(process, Process):
+                raise Refusal("not_found")
+            answer: Steps | Meta = getattr(process, verb)(**arguments)
         else:
-            raise ProtocolError(f"unknown verb {verb!r}")
+            free = os.dup(0)  # descriptors are given out lowest first, so this tells how many are taken
+            os.close(free)
+            if free + _SPARE_DESCRIPTORS > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+                raise Refusal("too_many_files")
+            answer = arguments if verb == "spawn" else VERBS[verb](**arguments)
+        if not isinstance(answer, dict):
+            Task(self, number, answer)
+        elif "argv" in answer:
+            Process(self, number, **answer)
+        else:
+            self.send(DONE, number, answer)
 
-    # -- verbs about the guest and its children
-
-    def hello(self, meta: Dict[str, Any]) -> Dict[str, Any]:
-        """Takes the limits for everything that will run here; says who answers."""
-        for name, value in meta["rlimits"].items():
-            number = getattr(resource, f"RLIMIT_{name}")
-            _, hard = resource.getrlimit(number)
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(number, (value, value))
-        os.environ.clear()
-        os.environ.update(meta["env"])
-        return {"version": VERSION, "python": ".".join(map(str, sys.version_info[:3])), "pid": os.getpid()}
-
-    def _process(self, meta: Dict[str, Any]) -> Process:
-        handler = self.streams.get(meta["target"])
-        if not isinstance(handler, Process):
-            raise Refusal("not_found")
-        return handler
-
-    def signal(self, meta: Dict[str, Any]) -> Dict[str, Any]:
-        process = self._process(meta)
-        if meta.get("tree"):
-            return {"killed": process.destroy()}
-        process.signal(int(meta["signal"]))
-        return {}
-
-    def resize(self, meta: Dict[str, Any]) -> Dict[str, Any]:
-        process = self._process(meta)
-        if process.stdin is not None:
-            set_window(process.stdin, meta["pty"])
-        return {}
-
-    def owners(self) -> Dict[int, Optional[str]]:
-        """pid -> the job it belongs to: by session, else by ancestor, else by its environment, else None."""
-        processes = sighted()
-        by_session = {s.pid: s.job for s in self.streams.values() if isinstance(s, Process)}
-        found: Dict[int, Optional[str]] = {}
-        for pid in processes:
-            at: Optional[Sighted] = processes[pid]
-            while at is not None and at.session not in by_session:
-                at = processes.get(at.parent)
-            found[pid] = by_session[at.session] if at is not None else marker_of(pid)
-        return found
-
-    def has_children(self) -> bool:
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return False
-        return True
-
-    def reap(self) -> None:
-        while True:
+    def reap(self, _: int = 0) -> None:
+        """Takes every ended child, orphans that came here included."""
+        signal.sigtimedwait([signal.SIGCHLD], 0)
+        pid = -1
+        while pid:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if pid == 0:
-                return
             process = self.children.pop(pid, None)
-            if process is not None:
-                process.exited(status, usage)
-
-    def first_to_die(self, victim: bool) -> None:
-        """Commands inherit the highest OOM score, so the kernel takes them before the guest that reports on them.
-
-        Written through a descriptor opened before the guest became undumpable; afterwards the file is not ours to open.
-        """
-        if self.oom >= 0:
-            try:
-                os.write(self.oom, b"1000" if victim else self.score)
-            except OSError:
-                pass  # where the server itself runs under a raised score it may not go back down; nothing is lost
+            if process is not None and self.streams.get(process.number) is process:
+                self.attempt(process.number, process.exited, status, usage)
 
     def run(self) -> None:
         while True:
-            reading = [s for s in self.streams.values() if isinstance(s, FileRead) and s.ready()]
-            wait = 0 if reading and not self.congested else (1 if self.has_children() else None)
-            for fd, events in self.poller.poll(wait):
-                handler = self.handlers.get(fd)
-                if handler is not None:
-                    handler(events)
-            for read in reading:
-                if not self.congested and self.streams.get(read.stream) is read:
-                    read.step()
-            self.reap()
-
-
-def main() -> None:
-    """Takes over stdin and stdout as the channel, gives commands the null device instead, and serves until the host goes."""
-    channel, out = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (0, 1))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.set_blocking(channel, False)
-    os.set_blocking(out, False)
-    try:
-        oom = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-        score = os.read(oom, 16).strip()
-    except OSError:
-        oom, score = -1, b"0"
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "the guest could not protect its memory")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    os.umask(0o022)
-    Guest(channel, out, oom, score).run()
+            ready = [stream for stream in self.streams.values() if isinstance(stream, Task) and stream.ready()]
+            for fd, _ in self.poller.poll(0 if ready else None):
+                if fd in self.handlers:
+                    self.attempt(*self.handlers[fd], fd)
+            for task in ready:
+                self.attempt(task.number, task.resume)
 
 
 if __name__ == "__guest__":
-    main()
+    Guest().run()

@@ -1,42 +1,30 @@
-"""The host's end of the stream to a guest: requests, streams, flow control, kills.
+"""The typed face of the guest's verbs: one method each, values in and out.
 
-Lives here: one pump and one writer per sandbox, and the typed face of the guest's verbs. It treats every byte from the
-guest as hostile: any surprise ends the link as SandboxLost. It may not know workspaces, tools or how the stream was made.
+Lives here: what each verb sends and how its answer is checked. What is hostile about a guest is connection.py's concern;
+what a command is, process.py's. It may not know workspaces, tools or how the stream was made.
 """
 
+import hashlib
 import importlib.resources
-import itertools
-import math
+import posixpath
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any
 
 import anyio
 from anyio.abc import ByteStream
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast
 
-from ..errors import RepocellError, SandboxLost, sole_error
-from ..models import DirectoryEntry, ExitStatus, FileFacts, FileWindow, Frozen, Limits, Listing, Written
-from .agent import (
-    CREDIT,
-    DATA,
-    DONE,
-    EOF,
-    ERR,
-    FAIL,
-    MAX_BODY,
-    NOTE,
-    OPEN,
-    VERSION,
-    WINDOW,
-    Decoder,
-    Frame,
-    ProtocolError,
-)
-from .agent import encode as encode_frame
+from ..errors import SandboxLost, sole_error
+from ..models import DirectoryEntry, FileFacts, FileWindow, Frozen, Limits, Written
+from .agent import DATA, DONE, ERR, MAX_DIGESTED, NOTE, VERSION
+from .connection import CODES_BY_TEXT, PATIENCE, Connection, GuestRefused
+from .process import Exited, Output, Process, parse_exit
+from .window import LineWindow
 
-_SOURCE = importlib.resources.files("repocell.guest").joinpath("agent.py").read_bytes
+__all__ = ["Exited", "GuestRefused", "Link", "Output", "Process", "boot_argv", "open_link"]
+
+_SOURCE = importlib.resources.files("repocell.guest").joinpath("agent.py").read_bytes()
 _BOOT = (
     "import os,sys\n"
     "n=int(sys.argv[1]);b=b''\n"
@@ -46,297 +34,60 @@ _BOOT = (
     " b+=c\n"
     "exec(compile(b,'guest','exec'),{'__name__':'__guest__'})"
 )
-HELLO_SECONDS = 20.0
-REPLY_SECONDS = 30.0
-
-_F = TypeVar("_F", bound=Frozen)
-
-
-class GuestRefused(RepocellError):
-    """The guest could not do one request; `code` is one of its closed set, `facts` what it said besides."""
-
-    def __init__(self, code: str, facts: Mapping[str, Any]) -> None:
-        super().__init__(f"{code}: {dict(facts)}")
-        self.code, self.facts = code, facts
+MAX_SCANNED = 256 << 20  # how far into a file above MAX_DIGESTED a line is looked for
+_LISTS_AT_ONCE = 32
 
 
 def boot_argv(python: str) -> tuple[str, ...]:
     """The command a runtime starts; the guest's text follows on its stdin, pushed by open_link."""
-    return (python, "-I", "-S", "-c", _BOOT, str(len(_SOURCE())))
+    return (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(len(_SOURCE)))
 
 
-class Exited(Frozen):
-    """A command ended; `running` when something it left behind still holds its output open."""
+class _Listed(Frozen):
+    """What a guest says of one directory; the paths are names."""
 
-    status: ExitStatus
-    running: bool
-
-
-class Output(Frozen):
-    """Bytes a command printed. A terminal has only `out`."""
-
-    source: Literal["out", "err"]
-    body: bytes
+    entries: Annotated[tuple[DirectoryEntry, ...], FailFast()]
+    more: bool
 
 
-class GuestStream:
-    """One stream of frames, both ways. Credit bounds what is unread here to WINDOW bytes; the guest may not exceed it."""
+class _Opened(Frozen):
+    """What a guest says of a file it is about to send."""
 
-    def __init__(self, link: "Link", number: int) -> None:
-        self.number = number
-        self._link = link
-        self._sender, self._receiver = anyio.create_memory_object_stream[Frame](math.inf)
-        self._unread = 0
-        self._owed = 0
-        self._credit = WINDOW
-        self._more_credit = anyio.Event()
-        self.ended = False
-
-    def deliver(self, frame: Frame) -> None:
-        """Takes a frame from the pump. Raises ProtocolError when an honest guest would not have sent it."""
-        if frame.kind == CREDIT:
-            granted = frame.meta.get("bytes")
-            if not isinstance(granted, int) or not 0 < granted <= WINDOW or self._credit + granted > WINDOW:
-                raise ProtocolError("more credit than was used")
-            self._credit += granted
-            self._more_credit.set()
-            return
-        if frame.kind in (DATA, ERR):
-            self._unread += len(frame.body)
-            if self._unread > WINDOW:
-                raise ProtocolError("more data than was granted")
-        elif frame.kind in (DONE, FAIL):
-            self.ended = True
-        elif frame.kind != NOTE:
-            raise ProtocolError(f"a guest may not send frames of kind {frame.kind}")
-        self._sender.send_nowait(frame)
-
-    async def receive(self) -> Frame:
-        """The next frame; grants credit for what is taken. FAIL raises GuestRefused, a lost sandbox SandboxLost."""
-        try:
-            frame = await self._receiver.receive()
-        except anyio.EndOfStream:
-            raise self._link.loss from None
-        if frame.kind in (DATA, ERR):
-            self._unread -= len(frame.body)
-            self._owed += len(frame.body)
-            if self._owed >= WINDOW // 4:
-                self._link.post(CREDIT, self.number, {"bytes": self._owed})
-                self._owed = 0
-        elif frame.kind == FAIL:
-            raise GuestRefused(str(frame.meta.get("error")), frame.meta)
-        return frame
-
-    async def receive_soon(self, seconds: float = REPLY_SECONDS) -> Frame:
-        """receive() from a guest that owes an answer: one that does not come in time is not slow by accident."""
-        try:
-            with anyio.fail_after(seconds):
-                return await self.receive()
-        except TimeoutError:
-            self._link.abandon(f"the program inside it did not answer within {seconds:g} s")
-            raise self._link.loss from None
-
-    async def send(self, data: bytes) -> None:
-        """Sends bytes as credit allows. Cancelled, an unknown part of them was sent."""
-        view = memoryview(data)
-        while view:
-            while self._credit <= 0 and not self.ended:
-                self._more_credit = anyio.Event()
-                await self._more_credit.wait()
-            if self.ended:
-                return  # receive() tells why
-            part = view[: min(self._credit, MAX_BODY)]
-            self._credit -= len(part)
-            self._link.post(DATA, self.number, None, bytes(part))
-            view = view[len(part) :]
-
-    def send_eof(self) -> None:
-        self._link.post(EOF, self.number)
-
-    def close(self) -> None:
-        self.ended = True
-        self._more_credit.set()
-        self._sender.close()
-
-
-class Process:
-    """A command in the sandbox. Leaving its context kills whatever of it still runs, even under cancellation."""
-
-    def __init__(self, link: "Link", stream: GuestStream) -> None:
-        self._link, self._stream = link, stream
-        self._done = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._done and not self._link.lost:
-            with anyio.CancelScope(shield=True):
-                await self.kill()
-        self._link.forget(self._stream)
-
-    async def receive(self) -> Output | Exited:
-        """The next output, or the exit. After an exit with `running`, output may follow, and then a final exit.
-
-        Raises GuestRefused when the command could not be started, SandboxLost when the sandbox ended.
-        """
-        frame = await self._stream.receive()
-        if frame.kind in (DATA, ERR):
-            return Output.model_construct(source="out" if frame.kind == DATA else "err", body=frame.body)
-        self._done = frame.kind == DONE
-        return Exited(status=self._link.parse_exit(frame.meta), running=not self._done)
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.send(data)
-
-    def close_stdin(self) -> None:
-        self._stream.send_eof()
-
-    async def signal(self, number: int) -> None:
-        """Sends a signal to every process in the command's session; nothing happens when it is over."""
-        await self._about("signal", signal=number)
-
-    async def kill(self) -> None:
-        """Kills the command's whole tree, also what left its session; returns when it is gone or SandboxLost."""
-        await self._about("signal", signal=9, tree=True)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        await self._about("resize", pty=[rows, columns])
-
-    async def _about(self, verb: str, **meta: Any) -> None:
-        try:
-            await self._link.request(verb, target=self._stream.number, **meta)
-        except GuestRefused as refused:
-            if refused.code != "not_found":
-                raise
-        except SandboxLost:
-            pass
+    size: int
+    mode: int
 
 
 class Link:
-    """A connection to one guest. Everything it raises is GuestRefused (this request) or SandboxLost (all of them)."""
+    """The verbs over one connection. Everything it raises is GuestRefused (this request) or SandboxLost (all of them)."""
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._channel = stream
-        self._numbers = itertools.count(1)
-        self._streams: dict[int, GuestStream] = {}
-        self._outgoing: list[bytes] = []
-        self._wake = anyio.Event()
-        self._ended = anyio.Event()
-        self._reason: str | None = None
-        self._stop = anyio.CancelScope()
-
-    # -- the life of the connection
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @property
     def lost(self) -> bool:
-        return self._reason is not None
+        return self._connection.lost
 
     @property
     def loss(self) -> SandboxLost:
-        return SandboxLost(self._reason or "it ended")
+        return self._connection.loss
 
     async def wait_lost(self) -> None:
-        await self._ended.wait()
+        await self._connection.wait_lost()
 
     def abandon(self, reason: str) -> None:
-        """Ends the connection: everything waiting on it raises SandboxLost. The first reason given stays."""
-        if self._reason is None:
-            self._reason = reason
-            for stream in list(self._streams.values()):
-                stream.close()
-            self._ended.set()
-            self._stop.cancel()
-
-    async def run(self) -> None:
-        """Pumps frames in and out until the guest ends, misbehaves, or the task is cancelled."""
-        with self._stop:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write)
-                await self._read()
-
-    async def _read(self) -> None:
-        decoder = Decoder()
-        try:
-            while True:
-                for frame in decoder.feed(await self._channel.receive(1 << 18)):
-                    stream = self._streams.get(frame.stream)
-                    if stream is not None:
-                        stream.deliver(frame)
-                    elif not 0 < frame.stream < 1 << 32:
-                        raise ProtocolError("a frame for no stream")
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            self.abandon("the program inside it ended")
-        except ProtocolError as error:
-            self.abandon(f"the program inside it broke the protocol: {error}")
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake = anyio.Event()
-                batch, self._outgoing = b"".join(self._outgoing), []
-                await self._channel.send(batch)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            self.abandon("the program inside it ended")
-
-    # -- frames and requests
-
-    def post(self, kind: int, stream: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> None:
-        """Queues one frame; data frames are bounded by credit, so the queue is too."""
-        self._outgoing.append(encode_frame(kind, stream, meta, body))
-        self._wake.set()
-
-    def open(self, verb: str, **meta: Any) -> GuestStream:
-        if self.lost:
-            raise self.loss
-        stream = GuestStream(self, next(self._numbers))
-        self._streams[stream.number] = stream
-        self.post(OPEN, stream.number, {"verb": verb, **meta})
-        return stream
-
-    def forget(self, stream: GuestStream) -> None:
-        self._streams.pop(stream.number, None)
-        stream.close()
-
-    async def request(self, verb: str, *, seconds: float = REPLY_SECONDS, **meta: Any) -> dict[str, Any]:
-        """One question, one answer."""
-        stream = self.open(verb, **meta)
-        try:
-            frame = await stream.receive_soon(seconds)
-        finally:
-            self.forget(stream)
-        if frame.kind != DONE:
-            self.abandon("the program inside it answered out of turn")
-            raise self.loss
-        return frame.meta
-
-    def parse(self, model: type[_F], meta: Mapping[str, Any]) -> _F:
-        try:
-            return model.model_validate(meta)
-        except ValidationError as error:
-            self.abandon(f"the program inside it sent a malformed {model.__name__}")
-            raise self.loss from error
-
-    def parse_exit(self, meta: Mapping[str, Any]) -> ExitStatus:
-        try:
-            left = TypeAdapter(list[tuple[int, str]]).validate_python(meta.get("left", []))
-        except ValidationError:
-            left = None
-        return self.parse(ExitStatus, {**meta, "left": tuple(left) if left is not None else None})
-
-    # -- the verbs
+        """Ends the connection; see Connection.abandon."""
+        self._connection.abandon(reason)
 
     async def hello(self, limits: Limits, environment: Mapping[str, str]) -> None:
+        """Hands over limits and environment. Raises SandboxLost when it is not our guest that answers."""
         rlimits = {
             "NPROC": limits.pids, "NOFILE": limits.open_files, "FSIZE": limits.disk, "DATA": limits.memory, "CORE": 0
         }  # fmt: skip
-        meta = await self.request("hello", seconds=HELLO_SECONDS, rlimits=rlimits, env=dict(environment))
-        if meta.get("version") != VERSION or meta.get("pid") != 1:
-            self.abandon("the program inside it is not the guest that was sent")
-            raise self.loss
+        if await self._connection.request("hello", rlimits=rlimits, env=dict(environment)) != {
+            "version": VERSION,
+            "pid": 1,
+        }:
+            raise self._connection.distrust("is not the guest that was sent")
 
     def spawn(
         self,
@@ -348,77 +99,168 @@ class Link:
         pty: tuple[int, int] | None = None,
     ) -> Process:
         """Starts a command; the answer to whether it could be started comes with the first receive()."""
-        stream = self.open(
+        stream = self._connection.open(
             "spawn", argv=list(argv), cwd=cwd, env=dict(environment or {}), stdin=stdin, pty=list(pty) if pty else None
         )
-        return Process(self, stream)
+        return Process(self._connection, stream)
 
     async def read(
         self, path: str, *, root: str, max_bytes: int, start_line: int = 1, line_count: int = 1 << 62, offset: int = 0
     ) -> FileWindow:
-        """Whole lines from `start_line` on, or bytes from `offset` on, but at most `max_bytes`."""
-        stream = self.open(
-            "read",
-            path=path,
-            root=root,
-            max_bytes=max_bytes,
-            start_line=start_line,
-            line_count=line_count,
-            offset=offset,
-        )
+        """Whole lines from `start_line` on, or bytes from `offset` on, but at most `max_bytes`.
+
+        A file up to MAX_DIGESTED bytes is read to its end for its digest and number of lines, unless from an offset on.
+        Raises GuestRefused, "too_large" among others when a line lies behind MAX_SCANNED.
+        """
+        stream = self._connection.open("read", path=path, root=root, offset=offset)
+        window = LineWindow(start_line, start_line + line_count, max_bytes)
+        digest, left = hashlib.sha256(), 0
         try:
-            parts: list[bytes] = []
-            while (frame := await stream.receive_soon()).kind == DATA:
-                parts.append(frame.body)
-            return self.parse(FileWindow, {**frame.meta, "body": b"".join(parts)})
+            with self._connection.within(4 * self._connection.patience):
+                note = await stream.receive()
+                if note.kind != NOTE:
+                    raise self._connection.distrust("sent a file without its facts")
+                opened = self._connection.parse(_Opened, note.meta)
+                whole, left = opened.size <= MAX_DIGESTED and offset == 0, opened.size - offset
+                while whole or not window.full:
+                    frame = await stream.receive()
+                    if frame.kind == DONE:
+                        break
+                    left -= len(frame.body)
+                    if frame.kind != DATA or left < 0:
+                        raise self._connection.distrust("sent something else than a file")
+                    if not whole and not window.begun and opened.size - left > MAX_SCANNED:
+                        raise GuestRefused("too_large", {})
+                    window.add(frame.body)
+                    if whole:
+                        digest.update(frame.body)
         finally:
-            self.forget(stream)
+            self._connection.forget(stream)
+        return FileWindow(
+            body=window.body, size=opened.size, mode=opened.mode, binary=b"\0" in window.head, cut=window.cut,
+            sent=len(window.body), newlines_sent=window.body.count(b"\n"), lines=window.lines if whole else None,
+            digest=digest.hexdigest() if whole else None,
+        )  # fmt: skip
 
     async def write(
         self, path: str, body: bytes, *, root: str, expect: str | None = None, mode: int | None = None
     ) -> Written:
-        """Replaces a file in one rename; `expect` is "absent", the digest it must have now, or None for anything."""
-        stream = self.open("write", path=path, root=root, expect=expect, mode=mode)
+        """Replaces a file in one rename; `expect` is "absent", the digest it must have now, or None for anything.
+
+        Raises GuestRefused "conflict" when it is something else. Cancelled, the file is the old or the new one.
+        """
+        stream = self._connection.open("write", path=path, root=root, expect=expect, mode=mode)
         try:
-            await stream.send(body)
-            stream.send_eof()
-            return self.parse(Written, (await stream.receive_soon()).meta)
+            with self._connection.within(4 * self._connection.patience):
+                await stream.send(body)
+                stream.send_eof()
+                meta = await self._connection.last(stream)
         finally:
-            self.forget(stream)
+            self._connection.forget(stream)
+        digest = hashlib.sha256(body).hexdigest() if len(body) <= MAX_DIGESTED else None
+        return self._connection.parse(Written, meta, digest=digest)
 
     async def stat(self, path: str, *, root: str, digest: bool = False) -> FileFacts:
-        return self.parse(FileFacts, await self.request("stat", path=path, root=root, digest=digest))
+        """What a path names, links not followed; with `digest` also that of a regular file up to MAX_DIGESTED bytes."""
+        facts = self._connection.parse(
+            FileFacts, await self._connection.request("stat", path=path, root=root), digest=None
+        )
+        if digest and facts.kind == "file":
+            window = await self.read(path, root=root, max_bytes=0)
+            facts = facts.model_copy(update={"digest": window.digest})
+        return facts
 
     async def list(
         self, path: str, *, root: str, depth: int, limit: int, skip: Sequence[str] = ()
     ) -> tuple[Sequence[DirectoryEntry], bool]:
-        """Entries below a directory, and whether there are more than `limit`."""
-        meta = await self.request("list", path=path, root=root, depth=depth, limit=limit, skip=[*skip])
-        listing = self.parse(Listing, {**meta, "entries": tuple(meta.get("entries", ()))})
-        return listing.entries, listing.more
+        """Entries below a directory, each directory's before what is in it, and whether there are more than `limit`.
+
+        Where there are more, those nearest to the top are taken. What cannot be looked into is passed over.
+        """
+        found: list[DirectoryEntry] = []
+        folders, more = [""], False
+        for _ in range(depth):
+            level: list[DirectoryEntry] = []
+            for at in range(0, len(folders), _LISTS_AT_ONCE):
+                room = limit - len(found) - len(level)
+                if more or room < 0:
+                    break
+                entries, more = await self._list_folders(path, folders[at : at + _LISTS_AT_ONCE], root, room)
+                level += entries
+            found += level
+            folders = [e.path for e in level if e.kind == "directory" and posixpath.basename(e.path) not in skip]
+        more = more or len(found) > limit
+        return sorted(found[:limit], key=lambda entry: entry.path.split("/")), more
+
+    async def _list_folders(
+        self, path: str, folders: Sequence[str], root: str, limit: int
+    ) -> tuple[Sequence[DirectoryEntry], bool]:
+        """The entries of several directories below a path, at most `limit` of each, and whether one of them has more."""
+        streams = [
+            self._connection.open("list", path=posixpath.join(path, name), root=root, limit=limit) for name in folders
+        ]
+        found: list[DirectoryEntry] = []
+        more = False
+        try:
+            with self._connection.within(self._connection.patience):
+                for folder, stream in zip(folders, streams, strict=True):
+                    try:
+                        listed = self._connection.parse(_Listed, await self._connection.last(stream))
+                    except GuestRefused:
+                        if not folder:
+                            raise
+                        continue
+                    if len(listed.entries) > limit or any("/" in entry.path for entry in listed.entries):
+                        raise self._connection.distrust("sent something else than a directory's entries")
+                    found += [e.model_copy(update={"path": posixpath.join(folder, e.path)}) for e in listed.entries]
+                    more = more or listed.more
+        finally:
+            for stream in streams:
+                self._connection.forget(stream)
+        return found, more
 
     async def remove(self, path: str, *, root: str, recursive: bool = False) -> None:
-        await self.request("remove", path=path, root=root, recursive=recursive)
+        """Removes a file, a link or an empty directory, or a whole tree; a failure may leave a part of one."""
+        await self._change("remove", path=path, root=root, recursive=recursive)
 
     async def move(self, path: str, to: str, *, root: str) -> None:
-        await self.request("move", path=path, to=to, root=root)
+        """Renames, or copies where the file system cannot; cancelled then, a part may stand at `to`."""
+        await self._change("move", path=path, to=to, root=root)
+
+    async def _change(self, verb: str, **meta: Any) -> None:
+        """A request that the guest answers at once, or hands to a program whose words tell how it failed."""
+        stream, said = self._connection.open(verb, **meta), b""
+        try:
+            with self._connection.within(10 * self._connection.patience):
+                while (frame := await stream.receive()).kind in (DATA, ERR):
+                    said = (said + frame.body)[:1000]
+        finally:
+            self._connection.forget(stream)
+        if frame.kind == DONE and not frame.meta:
+            return
+        if not parse_exit(self._connection, frame.meta).ok:
+            text = said.decode(errors="replace").strip()
+            raise GuestRefused(CODES_BY_TEXT.get(text.rpartition(": ")[2], "failed"), {"why": text})
 
 
 @asynccontextmanager
-async def open_link(stream: ByteStream, limits: Limits, environment: Mapping[str, str]) -> AsyncGenerator[Link]:
+async def open_link(
+    stream: ByteStream, limits: Limits, environment: Mapping[str, str], patience: float = PATIENCE
+) -> AsyncGenerator[Link]:
     """Pushes the guest into a fresh sandbox and greets it. Raises SandboxLost when it does not answer as it should.
 
     Leaving the context abandons the link; the sandbox itself is destroyed by leaving the runtime's context.
     """
-    link = Link(stream)
+    connection = Connection(stream, patience)
+    link = Link(connection)
     try:
-        with anyio.fail_after(HELLO_SECONDS):
-            await stream.send(_SOURCE())
+        with anyio.fail_after(patience):
+            await stream.send(_SOURCE)
     except (TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
         raise SandboxLost("the program inside it did not start") from error
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(link.run)
+            tasks.start_soon(connection.run)
             try:
                 await link.hello(limits, environment)
                 yield link

@@ -25,14 +25,15 @@ StopReason = Literal["timeout", "output limit", "stopped", "cancelled"]
 
 
 class JobLog:
-    """A job's output on the host's disk: the first HEAD_BYTES and the last TAIL_BYTES of it, however much there was.
+    """A job's output on the host's disk: its first `head` and last `tail` bytes, however much there was.
 
     Offsets count all bytes ever printed. The file belongs to the server, has no name, and is gone with its last user.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> None:
         self._file, name = tempfile.mkstemp(dir=folder, prefix="job-")
         os.unlink(name)
+        self._head, self._tail = head, tail
         self.size = 0
 
     def append(self, data: bytes) -> None:
@@ -43,20 +44,18 @@ class JobLog:
             self.size += len(part)
             view = view[len(part) :]
 
-    @staticmethod
-    def _place(offset: int) -> int:
-        return offset if offset < HEAD_BYTES else HEAD_BYTES + (offset - HEAD_BYTES) % TAIL_BYTES
+    def _place(self, offset: int) -> int:
+        return offset if offset < self._head else self._head + (offset - self._head) % self._tail
 
-    @classmethod
-    def _room(cls, offset: int) -> int:
+    def _room(self, offset: int) -> int:
         """Bytes from `offset` on that lie side by side in the file."""
-        place = cls._place(offset)
-        return HEAD_BYTES - place if place < HEAD_BYTES else HEAD_BYTES + TAIL_BYTES - place
+        place = self._place(offset)
+        return self._head - place if place < self._head else self._head + self._tail - place
 
     @property
     def lost(self) -> tuple[int, int]:
         """The range of offsets that is no longer kept; empty when everything is."""
-        return HEAD_BYTES, max(HEAD_BYTES, self.size - TAIL_BYTES)
+        return self._head, max(self._head, self.size - self._tail)
 
     def read(self, start: int, limit: int) -> tuple[int, bytes]:
         """At most `limit` bytes from `start` on, and where they really begin: what is lost is passed over."""
