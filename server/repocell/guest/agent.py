@@ -243,15 +243,15 @@ def remove(path: str, root: str, recursive: bool = False) -> Meta:
 
 
 def move(path: str, to: str, root: str) -> Meta:
-    """Renames; answers with the command for a directory, which may have to be copied (from a lower overlay layer)."""
+    """Renames; answers with the command where that may take a copy: for directories, and between file systems."""
     source, target = (resolve(name, root, follow=False) for name in (path, to))
-    is_directory = stat.S_ISDIR(os.lstat(source).st_mode)
+    facts = os.lstat(source)
     if source == os.path.realpath(root) or target.startswith(source + "/"):
         raise Refusal("invalid", why="a directory cannot be moved into itself")
     if os.path.lexists(target):
         raise Refusal("exists")
     os.makedirs(os.path.join(os.path.dirname(target), "."), exist_ok=True)
-    if is_directory:
+    if stat.S_ISDIR(facts.st_mode) or facts.st_dev != os.stat(os.path.dirname(target)).st_dev:
         return {"argv": ["mv", "-nT", "--", source, target]}
     os.rename(source, target)
     return {}
