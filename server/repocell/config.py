@@ -16,6 +16,10 @@ from pydantic import Field, ValidationError, field_validator
 from .errors import InvalidSettings
 from .models import Frozen, GiB, Limits
 
+# GitPython looks for git when it is imported, and fails the import where there is none; we say it in words, when git is
+# needed. Nothing but the environment changes its mind, so this one line runs at import, before repos.py imports it.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 SANDBOX_UID = 60999  # between the ranges systemd and Debian hand out (systemd UIDS-GIDS, Debian policy 9.2.2)
 _PREFIX = "REPOCELL_"
 
@@ -99,7 +103,9 @@ def load_settings(chosen: Mapping[str, Any], environment: Mapping[str, str] | No
 
 def isolate_git() -> None:
     """Takes git's own variables out of this process's environment; called once, before anything else runs."""
-    for name in [name for name in os.environ if name.startswith("GIT_") and name not in _GIT_KEEPS]:
+    for name in [
+        name for name in os.environ if name.startswith("GIT_") and name not in (*_GIT_KEEPS, "GIT_PYTHON_REFRESH")
+    ]:
         del os.environ[name]
 
 

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -23,7 +24,7 @@ import anyio
 import anyio.to_thread
 from git.cmd import Git
 
-from .errors import NoSuchRef, NoSuchRepository, TooMuchUncommitted, sole_error
+from .errors import Misconfigured, NoSuchRef, NoSuchRepository, TooMuchUncommitted, sole_error
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -263,6 +264,8 @@ class Repositories:
         environment = {**self._environment, **_ENVIRONMENT, "GIT_CONFIG_COUNT": str(len(settings))}
         for index, (key, value) in enumerate(settings.items()):
             environment |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+        if shutil.which("git") is None:
+            raise Misconfigured("git is not installed on this machine. Install it: 'sudo apt install git'.")
         started = Git(str(self._folder.parent)).execute(
             ["git", *args],
             as_process=True,

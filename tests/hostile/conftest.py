@@ -1,16 +1,17 @@
 """Fixtures of the attacks: a server of its own for each module, with the workspace that attacks and one that stands by."""
 
-import shutil
+import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness import ask, connect_to_server, make_repo
-from hostile.observe import server_of
-from hostile.stage import Stage
+from harness import ask
+from hostile.observe import kill_all, marked
+from hostile.stage import Stage, open_stage
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +37,16 @@ def settings() -> str:
 @pytest.fixture(scope="module")
 async def stage(ground: Path, settings: str) -> AsyncGenerator[Stage]:
     """One server for a module's attacks, with two workspaces of one repository."""
-    repo = make_repo(ground / "project", {"calc.py": "def add(a, b):\n    return a - b\n", "README.md": "# calc\n"})
-    (repo / "private.txt").write_text("uncommitted-in-the-clone\n")
-    secret = f"secret-of-{ground.name}"
-    decoy = ground / "decoy"
-    decoy.mkdir()
-    (decoy / "secret.txt").write_text(f"{secret}\n")
-    (decoy / "secret.txt").chmod(0o666)
-    decoy.chmod(0o777)
-    (ground / "config.toml").write_text(settings)
-    environment = {"REPOCELL_CONFIG": str(ground / "config.toml")}
-    async with connect_to_server(ground, ["--repo", str(repo)], "legacy", environment) as client:
-        cells = [(await ask(client, "workspace_open")).split()[1] for _ in range(2)]
-        yield Stage(client, ground, repo, server_of(ground), cells[0], cells[1], decoy, secret)
+    async with open_stage(ground, settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mark() -> Generator[str]:
+    """A number of seconds that names a test's processes, wherever they go. Nothing of it outlives the test."""
+    chosen = f"{secrets.randbelow(10**6) + 10**6}.{secrets.randbelow(10**6):06}"
+    yield chosen
+    kill_all(marked(chosen))
 
 
 @pytest.fixture
@@ -56,4 +54,11 @@ def big_folder(folder: Path) -> Generator[Path]:
     """The folder of one test, removed also when an attack made its tree too deep for shutil."""
     yield folder
     subprocess.run(["rm", "-rf", str(folder)], check=False)
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def fresh(stage: Stage) -> AsyncGenerator[Stage]:
+    """The module's stage with a workspace of its own to attack from, for attacks that may spoil it."""
+    workspace = (await ask(stage.client, "workspace_open")).split()[1]
+    yield replace(stage, cell=workspace)
+    await stage.client.call_tool("workspace_close", {"workspace": workspace, "discard": True})

@@ -10,7 +10,7 @@ import shlex
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -99,10 +99,15 @@ def marked(mark: str) -> list[Seen]:
     return [seen for seen in processes().values() if mark in seen.command and seen.pid not in own]
 
 
+def asleep(mark: str) -> list[Seen]:
+    """The processes that carry a mark, but the shells that name them."""
+    return [seen for seen in marked(mark) if "bash" not in seen.command]
+
+
 def server_of(folder: Path) -> int:
     """The server that was started with this folder's state directory."""
     option = f"serve --state-dir {folder / 'state'}"
-    found = [seen for seen in processes().values() if option in seen.command and not seen.command.startswith("bwrap")]
+    found = [seen for seen in processes().values() if option in seen.command and not is_bubblewrap(seen)]
     assert len(found) == 1, found
     return found[0].pid
 
@@ -112,11 +117,15 @@ def guests_of(server: int) -> list[int]:
     return [seen.pid for seen in below(server) if is_guest(seen)]
 
 
+def is_bubblewrap(seen: Seen) -> bool:
+    return os.path.basename(seen.command.partition(" ")[0]) == "bwrap"
+
+
 def is_guest(seen: Seen) -> bool:
     with suppress(OSError):
         for line in Path("/proc", str(seen.pid), "status").read_text().splitlines():
             if line.startswith("NSpid:"):
-                return line.split()[-1] == "1" and not seen.command.startswith("bwrap")
+                return line.split()[-1] == "1" and not is_bubblewrap(seen)
     return False
 
 
@@ -137,8 +146,14 @@ def peak_memory(pid: int) -> int:
     raise AssertionError(f"process {pid} has no memory")
 
 
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def log_sizes(server: int) -> list[int]:
+    """The bytes of each job's log that a server holds open; the files have no names."""
+    found: list[int] = []
+    for descriptor in Path("/proc", str(server), "fd").iterdir():
+        with suppress(OSError):
+            if "/job-" in os.readlink(descriptor):
+                found.append(descriptor.stat().st_size)
+    return found
 
 
 # -- mounts, groups, sockets
@@ -168,18 +183,18 @@ def groups_of(server: int) -> list[str]:
     return found
 
 
-def listening() -> set[str]:
-    """Addresses somebody on the host listens on, in the kernel's notation."""
-    found: set[str] = set()
+def listening() -> set[int]:
+    """The TCP ports somebody on the host listens on."""
+    found: set[int] = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             rows = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
-            found |= {row[1] for row in rows if row[3] == "0A"}
+            found |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
     return found
 
 
 @contextmanager
-def listener(address: str | tuple[str, int]) -> Iterator[socket.socket]:
+def listener(address: str | tuple[str, int]) -> Generator[socket.socket]:
     """A socket of the test's own that listens: on a host and port, or a unix path (abstract with a leading NUL)."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -192,12 +207,13 @@ def listener(address: str | tuple[str, int]) -> Iterator[socket.socket]:
 # -- acting and waiting
 
 
-def outside(command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs shell text on the host as the positive control, in a folder of the test's own."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+def outside(command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs shell text on the host as the positive control, on things of the test's own."""
+    environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    argv = ["bash", "--noprofile", "--norc", "-c", command]
     return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-c", command], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, errors="replace", timeout=60, check=False, **options,  # pyright: ignore[reportCallIssue, reportArgumentType]
+        argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        timeout=60, check=False,
     )  # fmt: skip
 
 
@@ -212,6 +228,26 @@ async def until(what: str, condition: Callable[[], object], seconds: float = SOO
     while not condition():
         assert anyio.current_time() < deadline, f"not within {seconds:g} s: {what}"
         await anyio.sleep(0.02)
+
+
+@contextmanager
+def running(*argv: str) -> Generator[subprocess.Popen[bytes]]:
+    """A process of the test's own, in a session of its own, ended with the context."""
+    process = subprocess.Popen(argv, start_new_session=True, stdin=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def settled(look: Callable[[], Sequence[Seen]]) -> None:
+    """Waits until some processes are there and stay the same for a moment."""
+    before: Sequence[Seen] = ()
+    with anyio.fail_after(SOON):
+        while not before or [seen.pid for seen in before] != [seen.pid for seen in look()]:
+            before = look()
+            await anyio.sleep(0.15)
 
 
 def kill_all(seen: Sequence[Seen]) -> None:

@@ -189,7 +189,6 @@ def write(path: str, root: str, expect: str | None = None, mode: int | None = No
         if not exclusive:
             draft = name
             os.rename(name, path)
-            draft = ""
     except FileExistsError:
         raise Refusal("conflict", found=(yield from digest_of(path))) from None
     finally:
@@ -243,17 +242,20 @@ def remove(path: str, root: str, recursive: bool = False) -> Meta:
 
 
 def move(path: str, to: str, root: str) -> Meta:
-    """Renames; answers with the command where that may take a copy: for directories, and between file systems."""
+    """Renames; answers with the command that copies where only that works (a directory of a lower overlay layer)."""
     source, target = (resolve(name, root, follow=False) for name in (path, to))
-    facts = os.lstat(source)
+    os.lstat(source)
     if source == os.path.realpath(root) or target.startswith(source + "/"):
         raise Refusal("invalid", why="a directory cannot be moved into itself")
     if os.path.lexists(target):
         raise Refusal("exists")
     os.makedirs(os.path.join(os.path.dirname(target), "."), exist_ok=True)
-    if stat.S_ISDIR(facts.st_mode) or facts.st_dev != os.stat(os.path.dirname(target)).st_dev:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
         return {"argv": ["mv", "-nT", "--", source, target]}
-    os.rename(source, target)
     return {}
 
 
@@ -478,9 +480,8 @@ class Process:
     def kin(self, strangers: bool = False, send: int = 0) -> dict[int, str]:
         """pid -> name of what belongs to this command: its session, what descends from it, what carries its job's mark.
 
-        With `strangers` also what does not say where it comes from (it left its session and parents, and cleared its
-        environment) and is no older than the command. A process that carries another job's mark is believed. All found
-        are sent a signal, if there is one to `send`.
+        With `strangers` also what hides where it comes from (a new session, no parent, no environment) and is no older
+        than the command; another job's mark is believed. All found are sent a signal, if there is one to `send`.
         """
         everyone, found = sighted(), dict[int, str]()
         sessions = {s.pid: s for s in self.guest.streams.values() if isinstance(s, Process)}
@@ -507,9 +508,9 @@ class Process:
     def kill(self) -> Steps:
         """Kills everything of this command, and strangers no older than it; ends when they are gone.
 
-        Looks again until nothing is left, since processes fork meanwhile. What outruns that (a fork bomb) is caught by a
-        stop of the whole sandbox (kill(2) with -1 is atomic against fork), not used before as other jobs' shells notice.
-        Refused with "unkillable" after _KILL_SECONDS.
+        Looks again until nothing is left, since processes fork meanwhile; refused with "unkillable" after _KILL_SECONDS.
+        What outruns that (a fork bomb) is caught by a stop of the whole sandbox (kill(2) with -1 is atomic against fork),
+        not used before as other jobs' shells notice.
         """
         killed, until = set[int](), time.monotonic() + _KILL_SECONDS
         while doomed := self.kin(strangers=True, send=signal.SIGKILL).keys():
