@@ -5,6 +5,7 @@ Services live in their own context, not in the SDK's lifespan, which is entered 
 """
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -112,6 +113,8 @@ def _plan(settings: Settings, report: ProbeReport) -> str:
 
 async def _prepare(settings: Settings) -> tuple[Manifests, Layers, Path, Runtime, ProbeReport]:
     """The state directory's folders, and a runtime that was tried there."""
+    if shutil.which("git") is None:
+        raise Misconfigured("git is not installed on this machine. Install it: 'sudo apt install git'.")
     _, owner = choose_runtime(settings)
     layout.prepare(settings.state_dir, owner)
     runtime, owner = choose_runtime(settings)
@@ -136,8 +139,17 @@ async def collect(settings: Settings, manifests: Manifests, layers: Layers, stor
     return swept
 
 
+@dataclass(frozen=True)
+class Serving:
+    """A server ready for a transport, and what has to end when it is told to."""
+
+    server: Server
+    pool: Pool
+    audit: AuditLog
+
+
 @asynccontextmanager
-async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Server]:
+async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Serving]:
     """A server whose cells all end when the context is left."""
     async with open_workspaces(settings) as spaces:
         with AuditLog(settings.state_dir / "audit") as audit:
@@ -147,7 +159,7 @@ async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[S
                     repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
                     services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
                     gate = Gate(choose_tools(settings), services, audit, who)
-                    yield Server(
+                    server = Server(
                         "repocell",
                         version=__version__,
                         title="repocell",
@@ -155,6 +167,7 @@ async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[S
                         on_list_tools=gate.list_tools,
                         on_call_tool=gate.call,
                     )
+                    yield Serving(server, spaces.pool, audit)
             finally:
                 audit.write("stopped")
 
@@ -182,15 +195,17 @@ async def _listening_for_stops(spaces: Workspaces) -> AsyncGenerator[None]:
 
 async def serve_stdio(settings: Settings) -> None:
     """Serves one client over stdin and stdout until it goes away or a signal asks us to end."""
-    async with open_server(settings, local_principal(settings.user)) as server, anyio.create_task_group() as tasks:
-        tasks.start_soon(_end_on_signal, tasks.cancel_scope)
+    async with open_server(settings, local_principal(settings.user)) as serving, anyio.create_task_group() as tasks:
+        tasks.start_soon(_end_on_signal, serving)
         async with stdio_server() as (incoming, outgoing):
-            await server.run(incoming, outgoing, server.create_initialization_options())
+            await serving.server.run(incoming, outgoing, serving.server.create_initialization_options())
         tasks.cancel_scope.cancel()
 
 
-async def _end_on_signal(scope: anyio.CancelScope) -> None:
+async def _end_on_signal(serving: Serving) -> None:
+    """Ends every cell and then the process. The SDK reads stdin in a thread that nothing can interrupt, so no waiting for it."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
-            return
+        async for number in signals:
+            await serving.pool.shut_down()
+            serving.audit.write("stopped", signal=int(number))
+            os._exit(128 + number)

@@ -87,8 +87,17 @@ class NoSuchJob(CallerMistake):
 
 class NoSuchRepository(CallerMistake):
     def __init__(self, repo: str, why: str) -> None:
+        self.why = why
         super().__init__(
             f"Cannot open {repo!r}: {why}. Give a path to a git repository on this machine, or an https:// or ssh URL."
+        )
+
+
+class DefaultRepositoryUnusable(Misconfigured):
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The repository this server was started with cannot be opened: {why}. The operator must correct 'serve --repo'; "
+            "meanwhile repo= can name another one."
         )
 
 

@@ -138,9 +138,14 @@ class Repositories:
         """Brings what `ref` (default: the source's HEAD) names into a mirror. Fetches only what is not there yet."""
         source = parse_source(repo)
         mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
-        (commit, branch), changes = await _together(
-            lambda: self._mirrored(source, mirror, repo, ref), lambda: self.uncommitted(source.local)
-        )
+        try:
+            (commit, branch), changes = await _together(
+                lambda: self._mirrored(source, mirror, repo, ref), lambda: self.uncommitted(source.local)
+            )
+        except GitError as error:
+            raise NoSuchRepository(repo, error.why) from error
+        except PermissionError as error:
+            raise NoSuchRepository(repo, "this server may not read it") from error
         return Checkout(source, mirror, commit, branch, changes)
 
     async def _mirrored(self, source: Source, mirror: Path, repo: str, ref: str | None) -> tuple[str, str | None]:
@@ -244,7 +249,7 @@ class Repositories:
             if code == "??":
                 changes.append(Change(path, "untracked"))
             else:
-                changes.append(Change(path, "modified" if os.path.lexists(clone / path) else "deleted"))
+                changes.append(Change(path, "modified" if _lies_in(clone, path) else "deleted"))
         return changes
 
     async def snapshots(self, checkout: Checkout) -> Sequence[Snapshot]:
@@ -319,6 +324,7 @@ class GitError(Exception):
         self.why = why
 
 
+_HOST_PATHS = re.compile(r"'?(?:https?://\S*|/[^\s':]+)'?")  # what git names may hold a credential, or tell of the host
 _SYMPTOMS = (
     ("dubious ownership", "it belongs to another user (add it to git's safe.directory, or run repocell as its owner)"),
     ("could not read username", "it asks for credentials that this server does not have"),
@@ -339,7 +345,13 @@ def explain(said: str) -> str:
         if symptom in lowered:
             return meaning
     lines = [line.removeprefix("fatal: ") for line in said.strip().splitlines()]
-    return lines[-1][:200] if lines else "git gave no reason"
+    return _HOST_PATHS.sub("...", lines[-1])[:200] if lines else "git gave no reason"
+
+
+def _lies_in(clone: Path, path: str) -> bool:
+    """Whether a file is there, and not behind a link that took the place of one of its directories."""
+    parents = [clone.joinpath(*Path(path).parts[:count]) for count in range(1, len(Path(path).parts))]
+    return os.path.lexists(clone / path) and not any(parent.is_symlink() for parent in parents)
 
 
 def _read_snapshots(clone: Path, changes: Sequence[Change]) -> Sequence[Snapshot]:
@@ -350,6 +362,8 @@ def _read_snapshots(clone: Path, changes: Sequence[Change]) -> Sequence[Snapshot
     for change in changes:
         path = clone / change.path
         try:
+            if not _lies_in(clone, change.path):
+                raise FileNotFoundError(change.path)
             facts = os.lstat(path)
             if stat.S_ISLNK(facts.st_mode):
                 taken.append(Snapshot(change.path, None, 0, os.readlink(path)))

@@ -345,7 +345,6 @@ class Process:
         self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         self.start(argv, env or {}, **how)
         guest.streams[number] = guest.children[self.pid] = self
-        guest.jobs |= {self.job} if self.job else set()
         self.resume()
 
     def start(self, argv: list[str], env: Meta, cwd: str = "/", stdin: bool = False, pty: Any = None) -> None:
@@ -481,11 +480,12 @@ class Process:
         """pid -> name of what belongs to this command: its session, what descends from it, what carries its job's mark.
 
         With `strangers` also what hides where it comes from (a new session, no parent, no environment) and is no older
-        than the command; another job's mark is believed. All found are sent a signal, if there is one to `send`.
+        than the command; the mark of a job that still runs is believed. All found are sent a signal, if there is one to `send`.
         """
         everyone, found = sighted(), dict[int, str]()
         sessions = {s.pid: s for s in self.guest.streams.values() if isinstance(s, Process)}
         sessions[self.pid] = self
+        alive = {process.job for process in sessions.values() if process is not self} - {"", self.job}
         for pid, (parent, session, started, name) in everyone.items():
             for _ in everyone:  # up the family, which is finite whatever became of it while it was looked at
                 if session in sessions or parent not in everyone:
@@ -495,7 +495,7 @@ class Process:
                 mine = sessions[session] is self
             else:
                 mark = mark_of(pid)
-                mine = mark == self.job if mark in self.guest.jobs else strangers and started >= self.started
+                mine = mark == self.job != "" or (strangers and started >= self.started and mark not in alive)
             if mine:
                 found[pid] = name
                 send_signal(pid, send)
@@ -582,7 +582,6 @@ class Guest:
         self.handlers: dict[int, tuple[int, Callable[[int], None]]] = {}  # descriptor -> stream, and what to call
         self.streams: dict[int, Task | Process] = {}
         self.children: dict[int, Process] = {}
-        self.jobs: set[str] = set()
         self.watch(self.channel, select.EPOLLIN, self.on_channel)
         self.watch(ended, select.EPOLLIN, self.reap)
 

@@ -15,7 +15,6 @@ import anyio.to_thread
 
 from ..models import Limits
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MEMORY_SECONDS = 0.1
 _DISK_SECONDS = 2.0
 _DISK_SHARE = 50  # a look at the disk may take at most one part in this many of the time
@@ -38,12 +37,12 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process in memory that are its own; 0 when it is gone."""
+    """Bytes of a process in memory that no file stands behind, shared ones included; 0 when it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return 0
-    return (int(fields[1]) - int(fields[2])) * _PAGE
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 def disk_usage(*trees: str) -> int:

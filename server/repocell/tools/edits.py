@@ -11,7 +11,7 @@ from dataclasses import dataclass
 CONTEXT = 3
 MAX_DIFF_LINES = 60
 MAX_LISTED = 8
-_NEAR_MISS_LINES = 20_000
+_NEAR_MISS_LINES, _NEAR_MISS_TEXT, _NEAR_MISS_TRIES = 20_000, 10_000, 40
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def replace(text: str, old: str, new: str, *, everywhere: bool = False) -> Edit 
     if not places:
         return Refused("old_string was not found.", _near_miss(text, old))
     if len(places) > 1 and not everywhere:
-        lines = [str(text.count("\n", 0, place.start) + 1) for place in places]
-        shown = ", ".join(lines[:MAX_LISTED]) + (", ..." if len(lines) > MAX_LISTED else "")
+        lines = [str(text.count("\n", 0, place.start) + 1) for place in places[:MAX_LISTED]]
+        shown = ", ".join(lines) + (", ..." if len(places) > MAX_LISTED else "")
         return Refused(
             f"old_string matches {len(places)} places (lines {shown}).",
             "Add surrounding lines until it matches one, or set replace_all.",
@@ -172,7 +172,7 @@ def _changed_lines(before: Sequence[str], after: Sequence[str]) -> Sequence[str]
 def _near_miss(text: str, old: str) -> str:
     """The block most like `old`, as a diff against it; what helps most is seeing the difference."""
     wanted, lines = old.splitlines(), text.splitlines()
-    if len(lines) > _NEAR_MISS_LINES:
+    if len(lines) > _NEAR_MISS_LINES or len(old) > _NEAR_MISS_TEXT:
         return "Read the place again with read_file and copy it exactly."
     anchors = [line.strip() for line in wanted if len(line.strip()) > 2]
     matcher = difflib.SequenceMatcher(autojunk=False)
@@ -184,8 +184,10 @@ def _near_miss(text: str, old: str) -> str:
         else set()
     )
     offset = next((i for i, line in enumerate(wanted) if anchors and line.strip() == anchors[0]), 0)
+    tries = 0
     for at, line in enumerate(lines):
-        if line.strip() in close:
+        if line.strip() in close and len(line) < 1_000 and tries < _NEAR_MISS_TRIES:
+            tries += 1
             start = max(0, at - offset)
             matcher.set_seq1("\n".join(lines[start : start + len(wanted)]))
             if matcher.quick_ratio() > best and (ratio := matcher.ratio()) > best:

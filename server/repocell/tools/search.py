@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..errors import SearchFailed
+from ..errors import SearchFailed, WrongKind
 from ..models import TOOLS_DIR, MiB
-from ..workspaces.workspace import Collected
+from ..workspaces.workspace import Collected, Workspace
 from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
 from .files import FilePath
 from .text import printable
@@ -71,7 +71,7 @@ def grep_argv(args: Grep) -> Sequence[str]:
 async def grep(services: Services, call: Call[Grep]) -> Reply:
     ws, args = workspace_of(services, call), call.args
     if args.path:
-        await ws.stat(args.path)
+        await _refuse_special(ws, args.path)
     found = await ws.collect(grep_argv(args), max_bytes=MAX_COLLECTED)
     _check(found)
     if args.output_mode == "content":
@@ -83,6 +83,16 @@ async def grep(services: Services, call: Call[Grep]) -> Reply:
     if not lines:
         return Reply("No matches." + (" Ignored files are not searched." if not args.glob else ""))
     return Reply(_page(lines, args.head_limit, args.offset, count, what, found.cut))
+
+
+async def _refuse_special(ws: Workspace, path: str) -> None:
+    """A FIFO or device named outright would be read, and never end; ripgrep skips those it meets by itself."""
+    if (await ws.stat(path)).kind in ("special", "symlink"):
+        try:
+            await ws.read(path, max_bytes=0, line_count=0)
+        except WrongKind:
+            if not (await ws.stat(f"{path}/.")).kind == "directory":
+                raise
 
 
 def _check(found: Collected) -> None:

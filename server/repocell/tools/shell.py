@@ -114,7 +114,8 @@ def outcome(ws: Workspace, job: Job) -> str:
     if job.status.signal is not None:
         text = f"killed by {signal_name(job.status.signal)} after {took}"
         if job.status.signal == 9:
-            text += f"; nobody asked for that, so most likely the cell's memory limit of {size_of(ws.limits.memory)}"
+            limits = f"memory limit of {size_of(ws.limits.memory)} or disk limit of {size_of(ws.limits.disk)}"
+            text += f"; nobody asked for that, so most likely the cell's {limits}"
     else:
         text = f"exit {job.status.exit}, {took}"
     if left and job.running:

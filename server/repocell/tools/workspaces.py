@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..errors import CallerMistake
+from ..errors import CallerMistake, DefaultRepositoryUnusable, NoSuchRepository
 from ..models import WORKSPACE_DIR
 from ..repos import Change, Checkout, Snapshot
 from ..workspaces.workspace import Workspace
@@ -42,7 +42,12 @@ async def workspace_open(services: Services, call: Call[WorkspaceOpen]) -> Reply
             "Say which repository: repo='/path/to/it' or an https URL. This server has no default (serve --repo)."
         )
     await call.progress(0, None, "fetching")
-    found = await services.repositories.checkout(repo, args.ref)
+    try:
+        found = await services.repositories.checkout(repo, args.ref)
+    except NoSuchRepository as error:
+        if args.repo is None:  # its name is the operator's, and may hold a credential or a path of the host
+            raise DefaultRepositoryUnusable(error.why) from error
+        raise
     snapshots = await services.repositories.snapshots(found) if args.include_uncommitted else ()
     await call.progress(1, None, "checking out")
     ws = await services.lifecycle.open(call.principal, found, args.task)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -158,13 +159,14 @@ class Layers:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes what an untrusted program wrote: links are never followed, and closed directories are opened first."""
+    """Removes what an untrusted program wrote: links are never followed, closed directories are opened first.
+
+    Trees deeper than a path may be long are no matter to chmod and rm, which walk by descriptor.
+    """
     if folder.is_file():
         folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                if not os.path.islink(os.path.join(path, name)):
-                    os.chmod(os.path.join(path, name), 0o700)
-        shutil.rmtree(folder)
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(folder)], check=False, capture_output=True)
