@@ -4,6 +4,7 @@ Lives here: the groups and their members. Constructors take facts and build the 
 next. It may not know MCP (gate.py turns the groups into wire outcomes), host paths, or anything above it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -88,8 +89,9 @@ class NoSuchJob(CallerMistake):
 class NoSuchRepository(CallerMistake):
     def __init__(self, repo: str, why: str) -> None:
         self.why = why
+        shown = re.sub(r"://[^/@]*@", "://***@", repo)
         super().__init__(
-            f"Cannot open {repo!r}: {why}. Give a path to a git repository on this machine, or an https:// or ssh URL."
+            f"Cannot open {shown!r}: {why}. Give a path to a git repository on this machine, or an https:// or ssh URL."
         )
 
 

@@ -3,6 +3,7 @@
 Each server is really started in an environment that lacks something, and is sent a whole conversation that would leave a mark.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from harness import ask, child_environment, refuse
-from hostile.observe import guests_of, outside, processes
+from hostile.observe import guests_of, outside, processes, server_of
 from hostile.stage import words
 
 pytestmark = pytest.mark.anyio
@@ -251,7 +252,7 @@ async def recorded_in(folder: Path, repo: Path, *place: str) -> AsyncGenerator[C
     audit.mkdir(parents=True)
     (folder / "state").chmod(0o755)
     args = ["--dev-bind", "/", "/", *place, str(audit), "--", sys.executable, "-m", "repocell.cli", "serve"]
-    args += ["--repo", str(repo), "--state-dir", str(folder / "state")]
+    args += ["--state-dir", str(folder / "state"), "--repo", str(repo)]
     with (folder / "server.log").open("a", encoding="utf-8") as log:
         started = StdioServerParameters(command="bwrap", args=args, env=child_environment(folder))
         async with Client(stdio_client(started, errlog=log), mode="legacy") as client:
@@ -259,25 +260,44 @@ async def recorded_in(folder: Path, repo: Path, *place: str) -> AsyncGenerator[C
 
 
 async def test_when_the_record_is_full_nothing_is_run(folder: Path, repo: Path) -> None:
-    """Once the disk of the audit record is full, calls are refused with the reason and none of them has an effect."""
-    async with recorded_in(folder, repo, "--size", str(64 << 10), "--tmpfs") as client:
+    """Once the disk of the audit record is full, calls are refused with the reason, and none that says so had an effect.
+
+    Room for a few records comes back again and again, so that the disk is full now before a decision, now before an outcome.
+    """
+    refusals: dict[str, str] = {}
+    async with recorded_in(folder, repo, "--size", str(256 << 10), "--tmpfs") as client:
         await ask(client, "workspace_open")
-        said = ""
+        ballast = Path(f"/proc/{server_of(folder)}/root{folder}/state/audit/ballast")
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
         for number in range(400):
-            result = await client.call_tool("bash", {"command": f"echo {number} >> ran.txt; tail -1 ran.txt"})
+            result = await client.call_tool(
+                "bash", {"command": f"touch effect-{number}; : {'x' * (number * 30 % 200)}"}
+            )
             if result.is_error:
-                said = words(result)
-                break
-            assert words(result).startswith(f"{number}\n")
-        assert "audit record cannot be written" in said
-        assert "nothing is run" in said
+                refusals[f"effect-{number}"] = words(result)
+                os.truncate(ballast, ballast.stat().st_size - 4096)
+                if len(refusals) == 24:
+                    break
+        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for number in range(8):
+            await client.call_tool("bash", {"command": f"echo {number}"})
         for tool, arguments in (
             ("bash", {"command": "touch effect"}), ("write_file", {"path": "effect", "content": ""}), ("workspace_open", {}),
             ("workspace_close", {"discard": True}), ("read_file", {"path": "calc.py"}),
         ):  # fmt: skip
-            assert "audit record cannot be written" in await refuse(client, tool, **arguments)
+            refusals[tool] = await refuse(client, tool, **arguments)
+        assert len(refusals) == 24 + 5
+        assert not [said for said in refusals.values() if "audit record cannot be written" not in said]
         assert not list((folder / "state").rglob("effect"))
         assert len(list((folder / "state" / "workspaces").glob("ws_*"))) == 1
+        ran = [
+            name for name, said in refusals.items() if "nothing is run" in said and list((folder / "state").rglob(name))
+        ]
+        assert not ran
 
 
 def test_without_a_place_for_the_record_nothing_starts(folder: Path, repo: Path) -> None:
@@ -309,7 +329,7 @@ def test_without_a_place_for_the_record_nothing_starts(folder: Path, repo: Path)
 async def test_a_bubblewrap_that_vanishes_stops_everything(folder: Path, repo: Path, tools: Path) -> None:
     """When bwrap is removed under a running server, calls that need a new sandbox are refused, and run nowhere."""
     (tools / "bwrap").symlink_to(shutil.which("bwrap") or "/usr/bin/bwrap")
-    args = ["-m", "repocell.cli", "serve", "--repo", str(repo), "--state-dir", str(folder / "state")]
+    args = ["-m", "repocell.cli", "serve", "--state-dir", str(folder / "state"), "--repo", str(repo)]
     environment = {**child_environment(folder), "PATH": str(tools)}
     with (folder / "server.log").open("a", encoding="utf-8") as log:
         started = StdioServerParameters(command=sys.executable, args=args, env=environment)
@@ -317,12 +337,7 @@ async def test_a_bubblewrap_that_vanishes_stops_everything(folder: Path, repo: P
             workspace = (await ask(client, "workspace_open")).split()[1]
             (tools / "bwrap").unlink()
             assert "cannot be used here" in await refuse(client, "workspace_open")
-            server = next(
-                seen.pid
-                for seen in processes().values()
-                if str(folder / "state") in seen.command and "serve" in seen.command
-            )
-            for guest in guests_of(server):
+            for guest in guests_of(server_of(folder)):
                 os.kill(guest, 9)
             said = [
                 words(await client.call_tool("bash", {"command": f"touch {folder}/ran", "workspace": workspace}))

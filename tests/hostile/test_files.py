@@ -172,7 +172,6 @@ MOUNTS = {
     "remount": "mount -o remount,rw,bind /usr",
     "remount-root": "mount -o remount,rw,bind /",
     "unmount": "umount -l /usr",
-    "move": "mkdir -p at && mount --move /usr at",
     "propagate": "mount --make-rshared /",
     "pivot": "mkdir -p at/old && mount --bind at at && pivot_root at at/old",
     "chroot": "chroot / /bin/true",

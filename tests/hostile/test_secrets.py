@@ -7,7 +7,6 @@ the folders of the test, and for tracebacks.
 import json
 import os
 import shutil
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from mcp import MCPError
 
+import repocell
 from harness import ask, connect_to_server, git
 from hostile.observe import outside, python
 from hostile.stage import Stage
@@ -150,7 +150,7 @@ async def told(stage: Stage, tool: str, arguments: dict[str, Any]) -> str:
 
 def gives_away(stage: Stage, said: str) -> list[str]:
     """What a result must not hold and does."""
-    places = [str(stage.folder), str(Path(sys.prefix).parent), "/state/", "site-packages", "repocell-test-"]
+    places = [str(stage.folder), str(Path(repocell.__file__).parents[1]), "/state/", "site-packages", "repocell-test-"]
     forbidden = [
         *places,
         stage.secret,

@@ -106,7 +106,6 @@ class Decoder:
             del buffer[:start]
 
 
-# -- files
 def resolve(path: str, root: str, *, follow: bool = True) -> str:
     """The real path of `path` below `root`; without `follow` the last component is taken as it is."""
     base = os.path.realpath(root)
@@ -198,7 +197,7 @@ def write(path: str, root: str, expect: str | None = None, mode: int | None = No
     return {"created": made, "mode": 0o644 if mode is None else mode}
 
 
-def describe(path: str, root: str = "") -> Meta:
+def describe(path: str, root: str | None) -> Meta:
     """What a path names, a link not followed; with a root, the path is one below it."""
     path = resolve(path, root, follow=False) if root else path
     facts, kinds = os.lstat(path), {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
@@ -217,7 +216,7 @@ def list_directory(path: str, root: str, limit: int) -> Meta:
         names = nsmallest(limit + 1, (entry.name for entry in found))
     for name in names:
         try:
-            entry = dict(describe(os.path.join(top, name)), path=name)
+            entry = dict(describe(os.path.join(top, name), None), path=name)
         except OSError:
             continue  # gone by now
         room -= 128 + len(json.dumps([name, entry["target"]]))
@@ -298,7 +297,6 @@ class Task:
         self.steps.close()
 
 
-# -- processes
 def sighted() -> dict[int, tuple[int, int, int, str]]:
     """pid -> parent, session, start in clock ticks since boot, and name, of all processes here but the guest and the dead."""
     found: dict[int, tuple[int, int, int, str]] = {}
@@ -505,14 +503,17 @@ class Process:
         self.kin(send=signal)
         return {}
 
-    def kill(self) -> Steps:
-        """Kills everything of this command, and strangers no older than it; ends when they are gone.
+    def kill(self, grace: float = 0.0) -> Steps:
+        """Kills everything of this command, and strangers no older than it; asks first, when given seconds of grace.
 
-        Looks again until nothing is left, since processes fork meanwhile; refused with "unkillable" after _KILL_SECONDS.
-        What outruns that (a fork bomb) is caught by a stop of the whole sandbox (kill(2) with -1 is atomic against fork),
-        not used before as other jobs' shells notice.
+        Looks again until nothing is left, since processes fork meanwhile. What outruns that (a fork bomb) is caught by a
+        stop of the whole sandbox (kill(2) with -1 is atomic against fork). Refused with "unkillable" after _KILL_SECONDS.
         """
-        killed, until = set[int](), time.monotonic() + _KILL_SECONDS
+        killed, asked = set[int](), time.monotonic() + grace
+        self.kin(send=signal.SIGTERM if grace else 0)
+        while time.monotonic() < asked and self.kin():
+            yield self.guest.reap(after=0.001)
+        until = time.monotonic() + _KILL_SECONDS
         while doomed := self.kin(strangers=True, send=signal.SIGKILL).keys():
             if time.monotonic() > until:
                 raise Refusal("unkillable")
@@ -521,9 +522,7 @@ class Process:
                 self.kin(strangers=True, send=signal.SIGKILL)
                 send_signal(-1, signal.SIGCONT)
             killed |= doomed
-            time.sleep(0.001)
-            self.guest.reap()
-            yield b""
+            yield self.guest.reap(after=0.001)
         return {}
 
     def close(self) -> None:
@@ -536,7 +535,6 @@ class Process:
             send_signal(-self.pid, signal.SIGKILL)
 
 
-# -- the program
 def hello(rlimits: dict[str, int], env: dict[str, str]) -> Meta:
     """Takes the limits and the environment of everything that will run here; says who answers."""
     for name, value in rlimits.items():
@@ -579,13 +577,13 @@ class Guest:
         ended = libc.signalfd(-1, (ctypes.c_ulong * 32)(1 << (signal.SIGCHLD - 1)), os.O_NONBLOCK | os.O_CLOEXEC)
         os.umask(0o022)
         self.decoder, self.unsent, self.poller = Decoder(), bytearray(), select.epoll()
-        self.handlers: dict[int, tuple[int, Callable[[int], None]]] = {}  # descriptor -> stream, and what to call
+        self.handlers: dict[int, tuple[int, Callable[[int], object]]] = {}  # descriptor -> stream, and what to call
         self.streams: dict[int, Task | Process] = {}
         self.children: dict[int, Process] = {}
         self.watch(self.channel, select.EPOLLIN, self.on_channel)
         self.watch(ended, select.EPOLLIN, self.reap)
 
-    def watch(self, fd: int, events: int, handler: Callable[[int], None], stream: int = 0) -> None:
+    def watch(self, fd: int, events: int, handler: Callable[[int], object], stream: int = 0) -> None:
         """Calls `handler` while one of `events` holds. What goes wrong in it fails the stream."""
         if fd not in self.handlers:
             self.poller.register(fd, events)
@@ -628,7 +626,7 @@ class Guest:
         for frame in self.decoder.feed(data):
             self.attempt(frame.stream, self.on_frame, frame)
 
-    def attempt(self, stream: int, action: Callable[..., None], *arguments: Any) -> None:
+    def attempt(self, stream: int, action: Callable[..., object], *arguments: Any) -> None:
         """Does a part of one stream's work; what goes wrong there ends that stream with FAIL and nothing else."""
         try:
             action(*arguments)
@@ -672,18 +670,19 @@ class Guest:
         else:
             self.send(DONE, number, answer)
 
-    def reap(self, _: int = 0) -> None:
+    def reap(self, _: int = 0, after: float = 0) -> bytes:
         """Takes every ended child, orphans that came here included."""
-        signal.sigtimedwait([signal.SIGCHLD], 0)
+        signal.sigtimedwait([signal.SIGCHLD], after)
         pid = -1
         while pid:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             process = self.children.pop(pid, None)
             if process is not None and self.streams.get(process.number) is process:
                 self.attempt(process.number, process.exited, status, usage)
+        return b""
 
     def run(self) -> None:
         while True:

@@ -196,11 +196,14 @@ class Connection:
         return self.loss
 
     async def run(self) -> None:
-        """Pumps frames in and out until the guest ends, misbehaves, or the task is cancelled."""
-        with self._stop:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write)
-                await self._read()
+        """Pumps frames in and out until the guest ends, misbehaves, or the task is cancelled: then nobody waits any more."""
+        try:
+            with self._stop:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write)
+                    await self._read()
+        finally:
+            self.abandon("it was closed")
 
     async def _read(self) -> None:
         decoder = Decoder()

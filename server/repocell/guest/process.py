@@ -87,10 +87,13 @@ class Process:
         """Sends a signal to every process that is known to be the command's; nothing happens when it is over."""
         await self._about("signal", signal=number)
 
-    async def kill(self) -> None:
-        """Kills the command's whole tree, also what left its session; returns when it is gone or the sandbox is."""
+    async def kill(self, grace: float = 0.0) -> None:
+        """Kills the command's whole tree, also what left its session; returns when it is gone or the sandbox is.
+
+        With `grace` everything is asked to end first (SIGTERM) and has so many seconds to do it.
+        """
         try:
-            await self._about("kill")
+            await self._about("kill", grace=grace)
         except GuestRefused as refused:
             self._link.abandon(f"a command could not be killed: {refused.code}")
 

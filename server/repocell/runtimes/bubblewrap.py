@@ -193,6 +193,12 @@ class Bubblewrap:
         except RuntimeUnusable as unusable:
             found = Problem(cause=unusable.cause, remedy=unusable.remedy)
             return report.model_copy(update={"problems": (found,)})
+        except OSError as error:
+            cause = f"a trial's files could not be made or given to the cells' user ({error.strerror})"
+            found = Problem(
+                cause=cause, remedy="Run repocell outside any other sandbox, with room for its state directory."
+            )
+            return report.model_copy(update={"problems": (found,)})
         missing = [name for name, holds in isolation.items() if not holds]
         problems = tuple(
             Problem(cause=f"a trial sandbox did not keep its promise: {name}", remedy="Report this as a security bug.")

@@ -12,7 +12,7 @@ from ..errors import EditRefused, FileChanged, FileTooLarge, WrongKind
 from ..models import DirectoryEntry, FileWindow, KiB, MiB, WorkspacePath
 from .base import MAX_TEXT, Call, Image, InWorkspace, Reply, Services, Tool, workspace_of
 from .edits import Edit, replace
-from .text import printable, size_of
+from .text import cut_middle, printable, size_of
 
 MAX_LINE = 2_000
 MAX_READ = 256 * KiB
@@ -157,7 +157,8 @@ async def list_dir(services: Services, call: Call[ListDir]) -> Reply:
     shown = [_entry_line(entry) for entry in sorted(listing.entries, key=lambda entry: entry.path.split("/"))]
     if listing.more:
         shown.append(f"(cut at {MAX_ENTRIES:,} entries; give a path, a smaller depth, or use glob)")
-    return Reply("\n".join([f"{args.path or '.'}/", *shown]) if shown else f"{args.path or '.'}/ is empty.")
+    text = "\n".join([f"{args.path or '.'}/", *shown]) if shown else f"{args.path or '.'}/ is empty."
+    return Reply(cut_middle(text, MAX_TEXT, "give a path or a smaller depth to see less at a time"))
 
 
 def _entry_line(entry: DirectoryEntry) -> str:

@@ -20,6 +20,7 @@ from .text import printable
 RG = f"{TOOLS_DIR}/rg"
 MAX_COLLECTED = 16 * MiB
 MAX_LINE = 500
+MAX_STARS = 6  # matching takes time in the length of a path to the power of this
 _COMMON = ("--no-config", "--color=never", "--hidden", "--glob=!.git", "--no-messages")
 
 
@@ -185,7 +186,9 @@ def glob_matcher(pattern: str) -> Callable[[str], bool]:
 
     Raises SearchFailed for a class that is none, like [z-a].
     """
-    anchored = pattern.removeprefix("./")
+    anchored = re.sub(r"\*{3,}", "**", re.sub(r"(\*\*/)+", "**/", pattern.removeprefix("./")))
+    if len(re.findall(r"\*+", anchored)) > MAX_STARS or anchored.count("{") > MAX_STARS:
+        raise SearchFailed(f"the pattern has more than {MAX_STARS} stars or choices; use fewer.")
     if "/" not in anchored.strip("/"):
         anchored = f"**/{anchored}"
     try:

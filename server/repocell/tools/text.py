@@ -7,14 +7,15 @@ import re
 import signal
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def as_text(data: bytes) -> str:
     """Bytes as a reader of a terminal would see them: no colours, no overwritten progress bars, no control characters."""
     text = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    text = _OVERWRITTEN.sub("", _ESCAPES.sub("", text)).replace("\r", "\n")
+    text = _ESCAPES.sub("", text)
+    if "\r" in text:
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

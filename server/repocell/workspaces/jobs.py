@@ -5,7 +5,6 @@ through a prompt. It may not know tools or how results are worded.
 """
 
 import os
-import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,13 +158,7 @@ class Job:
         if process is None:
             return
         self.stopped = self.stopped or reason
-        try:
-            await process.signal(signal.SIGTERM)
-            with anyio.move_on_after(TERM_SECONDS if reason != "cancelled" else TERM_SECONDS / 4):
-                await self.done.wait()
-            await process.kill()
-        except SandboxLost:
-            pass
+        await process.kill(TERM_SECONDS if reason != "cancelled" else TERM_SECONDS / 4)
 
     async def _kill(self, reason: StopReason) -> None:
         self.stopped = reason

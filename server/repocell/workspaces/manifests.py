@@ -59,7 +59,10 @@ class Manifests:
 
     def names(self) -> Sequence[str]:
         """Every directory here; whether it is a workspace, find() says. Cached while the folder does not change."""
-        stamp = self.folder.stat().st_mtime_ns
+        try:
+            stamp = self.folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return ()  # somebody removed the state directory
         if stamp != self._cached[0]:
             self._cached = (stamp, sorted(os.listdir(self.folder)))
         return self._cached[1]

@@ -22,6 +22,7 @@ from ..errors import (
     NoSuchJob,
     NoSuchPath,
     RepocellError,
+    WorkspaceDamaged,
     WrongKind,
 )
 from ..guest.link import Exited, GuestRefused, Link
@@ -185,7 +186,11 @@ class Workspace:
         """Starts a shell command as a job that lives until it ends, is stopped, or the cell goes."""
         cell = await self._enter(self)
         job_id = new_id("job")
-        job = Job(job_id, command, JobLog(self.folder), timeout=timeout, output_limit=self.limits.output)
+        try:
+            log = JobLog(self.folder)
+        except FileNotFoundError:
+            raise WorkspaceDamaged(self.id, "its directory was removed behind the server's back") from None
+        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output)
         self._forget_old_jobs()
         self.jobs[job_id] = job
         where = posixpath.join(WORKSPACE_DIR, cwd)
