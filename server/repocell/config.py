@@ -16,10 +16,6 @@ from pydantic import Field, ValidationError, field_validator
 from .errors import InvalidSettings
 from .models import Frozen, GiB, Limits
 
-# GitPython looks for git when it is imported, and fails the import where there is none; we say it in words, when git is
-# needed. Nothing but the environment changes its mind, so this one line runs at import, before repos.py imports it.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
 SANDBOX_UID = 60999  # between the ranges systemd and Debian hand out (systemd UIDS-GIDS, Debian policy 9.2.2)
 _PREFIX = "REPOCELL_"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import ask
+from hostile.known_gaps import GAPS
 from hostile.observe import kill_all, marked
 from hostile.stage import Stage, open_stage
 
@@ -62,3 +63,12 @@ async def fresh(stage: Stage) -> AsyncGenerator[Stage]:
     workspace = (await ask(stage.client, "workspace_open")).split()[1]
     yield replace(stage, cell=workspace)
     await stage.client.call_tool("workspace_close", {"workspace": workspace, "discard": True})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What known_gaps.py names is expected to fail, for the reason it gives."""
+    for item in items:
+        name = item.nodeid.rpartition("/")[2]
+        reason = next((why for gap, why in GAPS.items() if name == gap or name.startswith(f"{gap}[")), None)
+        if reason is not None:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
