@@ -19,6 +19,7 @@ from .errors import AuditUnavailable
 
 GENESIS = "0" * 64
 PREVIEW = 400
+ROOM = 1 << 20  # bytes that must be free again after the record could not be written once
 # The password part of a URL, and what stands behind a word that announces a secret.
 _CREDENTIALS = re.compile(
     r"(://[^/\s@:\"]*:|(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*)[^\s@\"',]+", re.I
@@ -50,8 +51,10 @@ class AuditLog:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
         except OSError as error:
+            self._short = True
             raise AuditUnavailable(error.strerror or "unknown error") from error
         self._head, self._sequence, self._size = GENESIS, 0, 0
+        self._short = False
 
     def __enter__(self) -> Self:
         return self
@@ -71,13 +74,23 @@ class AuditLog:
         digest = link(self._head, record)
         line = json.dumps({**record, "hash": digest}, separators=(",", ":"), ensure_ascii=True) + "\n"
         try:
+            self._refuse_the_last_drops()
             if os.write(self._descriptor, line.encode("ascii")) != len(line):
                 os.ftruncate(self._descriptor, self._size)  # half a record would break the chain for good
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
+            self._short = True
             raise AuditUnavailable(error.strerror or "unknown error") from error
         self._head, self._sequence, self._size = digest, self._sequence + 1, self._size + len(line)
         return number
+
+    def _refuse_the_last_drops(self) -> None:
+        """After a failure, room for a short record is not enough: its outcome might find none, and a call would have run."""
+        if self._short:
+            facts = os.fstatvfs(self._descriptor)
+            if facts.f_bavail * facts.f_frsize < ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._short = False
 
 
 @dataclass(frozen=True)
