@@ -148,7 +148,7 @@ class Workspace:
         if code == "outside":
             return BadPath(path, "a symbolic link leads it out of the workspace; bash can look there")
         if code == "conflict":
-            return FileChanged(path, "it exists already" if refused.facts.get("found") == "absent" else "it changed")
+            return FileChanged(path, "it is gone" if refused.facts.get("found") == "absent" else "it changed meanwhile")
         if code == "no_space":
             return NoSpace(path)
         kinds = {
