@@ -20,7 +20,7 @@ from .text import printable
 RG = f"{TOOLS_DIR}/rg"
 MAX_COLLECTED = 16 * MiB
 MAX_LINE = 500
-MAX_STARS = 6  # matching takes time in the length of a path to the power of this
+MAX_STARS = 3  # matching takes time in the length of a path to the power of this
 _COMMON = ("--no-config", "--color=never", "--hidden", "--glob=!.git", "--no-messages")
 
 
