@@ -20,6 +20,6 @@ GAPS: dict[str, str] = {
     f"{_R}test_an_edit_takes_seconds_at_most[same-lines-miss]": _SLOW,
     f"{_R}test_an_edit_takes_seconds_at_most[few-lines-often]": _SLOW,
     f"{_R}test_an_edit_takes_seconds_at_most[anchor-often]": _SLOW,
-    "test_secrets.py::test_a_configured_password_is_not_told": "a password in serve --repo may reach the model through git's words",
+    "test_secrets.py::test_a_configured_password_is_not_told": "a password in serve --repo may reach the model",
     "test_server_loss.py::test_a_state_directory_that_is_removed_is_said": "some tools answer with a bug instead of words",
 }
