@@ -169,7 +169,7 @@ async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[S
                     )
                     yield Serving(server, spaces.pool, audit)
             finally:
-                audit.write("stopped")
+                audit.conclude("stopped")
 
 
 @asynccontextmanager
@@ -207,5 +207,5 @@ async def _end_on_signal(serving: Serving) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             await serving.pool.shut_down()
-            serving.audit.write("stopped", signal=int(number))
+            serving.audit.conclude("stopped", signal=int(number))
             os._exit(128 + number)

@@ -1,7 +1,8 @@
 """The record of what was decided and what came of it: append-only, hash-linked JSON lines.
 
 Lives here: one chain per server process, written before an effect happens, and its verification. A record is on its way to
-the disk when write() returns (it survives kill -9). It may not know tools, policy or MCP; it records what it is told.
+the disk when write() returns (it survives kill -9), and room for what came of it is set aside before anything runs. It may
+not know tools, policy or MCP; it records what it is told.
 """
 
 import errno
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from .errors import AuditUnavailable
 
 GENESIS = "0" * 64
 PREVIEW = 400
-ROOM = 1 << 20  # bytes that must be free again after the record could not be written once
+RESERVE = 1 << 16  # bytes set aside for outcomes: hundreds of calls may be under way when the disk fills up
 # The password part of a URL, and what stands behind a word that announces a secret.
 _CREDENTIALS = re.compile(
     r"(://[^/\s@:\"]*:|(?:token|secret|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*)[^\s@\"',]+", re.I
@@ -50,17 +52,19 @@ class AuditLog:
             self.path = folder / name
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
+            self._reserve, name = tempfile.mkstemp(dir=folder, prefix="reserve-")
+            os.unlink(name)
         except OSError as error:
-            self._short = True
             raise AuditUnavailable(error.strerror or "unknown error") from error
         self._head, self._sequence, self._size = GENESIS, 0, 0
-        self._short = False
+        self._reserved = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+        os.close(self._reserve)
 
     @property
     def head(self) -> str:
@@ -69,28 +73,37 @@ class AuditLog:
 
     def write(self, event: str, **facts: Any) -> int:
         """Appends one record and returns its number. Raises AuditUnavailable; then nothing may be done."""
+        try:
+            if not self._reserved:
+                os.posix_fallocate(self._reserve, 0, RESERVE)
+                self._reserved = True
+            return self._append(event, facts)
+        except OSError as error:
+            raise AuditUnavailable(error.strerror or "unknown error") from error
+
+    def conclude(self, event: str, **facts: Any) -> bool:
+        """Appends what came of something that was begun, on the room set aside if need be; whether that worked."""
+        try:
+            self._append(event, facts)
+        except OSError:
+            self._reserved = False  # nothing new is begun before there is as much room again
+            try:
+                os.ftruncate(self._reserve, 0)
+                self._append(event, facts)
+            except OSError:
+                return False
+        return True
+
+    def _append(self, event: str, facts: Mapping[str, Any]) -> int:
         number = self._sequence
         record = {"n": number, "time": time.time(), "event": event, **facts}
         digest = link(self._head, record)
         line = json.dumps({**record, "hash": digest}, separators=(",", ":"), ensure_ascii=True) + "\n"
-        try:
-            self._refuse_the_last_drops()
-            if os.write(self._descriptor, line.encode("ascii")) != len(line):
-                os.ftruncate(self._descriptor, self._size)  # half a record would break the chain for good
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self._short = True
-            raise AuditUnavailable(error.strerror or "unknown error") from error
-        self._head, self._sequence, self._size = digest, self._sequence + 1, self._size + len(line)
+        if os.write(self._descriptor, line.encode("ascii")) != len(line):
+            os.ftruncate(self._descriptor, self._size)  # half a record would break the chain for good
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._head, self._sequence, self._size = digest, number + 1, self._size + len(line)
         return number
-
-    def _refuse_the_last_drops(self) -> None:
-        """After a failure, room for a short record is not enough: its outcome might find none, and a call would have run."""
-        if self._short:
-            facts = os.fstatvfs(self._descriptor)
-            if facts.f_bavail * facts.f_frsize < ROOM:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._short = False
 
 
 @dataclass(frozen=True)

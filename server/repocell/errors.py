@@ -254,3 +254,21 @@ class AuditUnavailable(Misconfigured):
         super().__init__(
             f"The audit record cannot be written ({why}), so nothing is run. The operator must make room or fix it."
         )
+
+
+class StateUnusable(Misconfigured):
+    def __init__(self, tool: str, why: str) -> None:
+        super().__init__(
+            f"{tool} failed: the server cannot use its state directory ({why}). The operator must look after its disk; the "
+            "server's log has the details. workspace_list shows which workspaces are still there."
+        )
+
+
+class OutcomeUnrecorded(Misconfigured):
+    """Not "nothing is run": the call did run, and only the record of what came of it is missing."""
+
+    def __init__(self, tool: str, outcome: str) -> None:
+        super().__init__(
+            f"{tool} was run ({outcome}), but its result is withheld: the audit record cannot take its outcome, the disk is "
+            "full. Look at the workspace before doing it again. Nothing more is run until the operator makes room."
+        )

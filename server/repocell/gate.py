@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from .audit import AuditLog, digest_arguments
 from .auth import WhoIsCalling
-from .errors import Denied, InvalidArguments, RepocellError, suggest
+from .errors import Denied, InvalidArguments, OutcomeUnrecorded, RepocellError, StateUnusable, suggest
 from .policy.decide import Facts, decide
 from .tools.base import Arguments, Call, Progress, Reply, Services, Tool
 
@@ -52,23 +52,33 @@ class Gate:
             )  # fmt: skip
             if verdict.decision != "allow":
                 raise Denied(f"{tool.name} was not run: {verdict.reason} (rule {verdict.rule})")
-            outcome, started = "cancelled", time.monotonic()
-            try:
-                reply = await tool.handler(self._services, Call(principal, arguments, _progress(context)))
-                outcome = "failed" if reply.failed else "done"
-            except Exception as error:
-                outcome = type(error).__name__
-                raise
-            finally:
-                self._audit.write("outcome", of=entry, outcome=outcome, seconds=round(time.monotonic() - started, 6))
-            return _rendered(reply)
+            return _rendered(await self._run(tool, Call(principal, arguments, _progress(context)), entry))
         except RepocellError as error:
             return _refused(str(error))
+        except OSError as error:  # of the host: what a cell's files answer comes as RepocellError
+            _log.exception("%s failed", tool.name)
+            return _refused(str(StateUnusable(tool.name, error.strerror or "unknown error")))
         except Exception:  # noqa: BLE001 - a bug of ours must not reach the model as a traceback
             _log.exception("%s failed", tool.name)
             return _refused(
                 f"{tool.name} failed inside the server. This is a bug in repocell; its log has the details."
             )
+
+    async def _run(self, tool: Tool, call: Call[Any], entry: int) -> Reply:
+        """Runs what was decided and records what came of it, cancelled or not."""
+        outcome, recorded, started = "cancelled", False, time.monotonic()
+        try:
+            reply = await tool.handler(self._services, call)
+            outcome = "failed" if reply.failed else "done"
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            took = round(time.monotonic() - started, 6)
+            recorded = self._audit.conclude("outcome", of=entry, outcome=outcome, seconds=took)
+        if not recorded:
+            raise OutcomeUnrecorded(tool.name, outcome)
+        return reply
 
 
 def parse(tool: Tool, arguments: Mapping[str, Any]) -> Arguments:

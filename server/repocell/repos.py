@@ -13,8 +13,9 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -24,7 +25,7 @@ import anyio
 import anyio.to_thread
 from git.cmd import Git
 
-from .errors import Misconfigured, NoSuchRef, NoSuchRepository, TooMuchUncommitted, sole_error
+from .errors import Misconfigured, NoSuchRef, NoSuchRepository, TooMuchUncommitted
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -242,7 +243,8 @@ class Repositories:
         )  # fmt: skip
         inert = {key: "false" if key.endswith(".required") else "" for key in found.split("\0") if key}
         args = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
-        listing = await self._git("-C", str(clone), *args, config=inert, seconds=QUICK_SECONDS)
+        with _own_index(clone) as places:
+            listing = await self._git(*places, *args, config=inert, seconds=QUICK_SECONDS)
         changes: list[Change] = []
         for entry in filter(None, listing.split("\0")):
             code, path = entry[:2], entry[3:]
@@ -297,7 +299,7 @@ class Repositories:
 
 
 async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
-    """Both results. The first failure ends the other and is raised as it is."""
+    """Both results. The first failure ends the other and is raised as it is, also where the other failed as well."""
     left: list[_A] = []
     right: list[_B] = []
 
@@ -312,7 +314,7 @@ async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awa
             tasks.start_soon(do_left)
             tasks.start_soon(do_right)
     except BaseExceptionGroup as group:
-        raise sole_error(group) from None
+        raise group.exceptions[0] from None
     return left[0], right[0]
 
 
@@ -346,6 +348,29 @@ def explain(said: str) -> str:
             return meaning
     lines = [line.removeprefix("fatal: ") for line in said.strip().splitlines()]
     return _HOST_PATHS.sub("...", lines[-1])[:200] if lines else "git gave no reason"
+
+
+_OF_A_WORKTREE = ("HEAD", "index", "sharedindex.*", "config.worktree", "info/sparse-checkout")  # gitrepository-layout(5)
+
+
+@contextmanager
+def _own_index(clone: Path) -> Generator[tuple[str, ...]]:
+    """Where git finds a clone. One with a split index is shown through copies: git sets the shared part's time at each look."""
+    place = clone / ".git"
+    if place.is_file():
+        place = clone / place.read_text(encoding="utf-8").removeprefix("gitdir: ").strip()
+    if not any(place.glob("sharedindex.*")):
+        yield "-C", str(clone)
+        return
+    common = place / "commondir"
+    shared = place / common.read_text(encoding="utf-8").strip() if common.exists() else place
+    with tempfile.TemporaryDirectory(prefix="repocell-index-") as name:
+        for file in (file for pattern in _OF_A_WORKTREE for file in place.glob(pattern)):
+            copy = Path(name) / file.relative_to(place)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy2(file, copy)
+        (Path(name) / "commondir").write_text(f"{shared.resolve()}\n", encoding="utf-8")
+        yield "--git-dir", name, "--work-tree", str(clone), "-C", str(clone)
 
 
 def _lies_in(clone: Path, path: str) -> bool:

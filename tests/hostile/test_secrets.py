@@ -244,7 +244,7 @@ async def test_a_configured_password_is_not_told(ground: Path, stage: Stage) -> 
     repo = f"https://user:{stage.secret}@127.0.0.1:1/x.git"
     async with connect_to_server(folder, ["--repo", repo], "legacy") as client:
         said = (await client.call_tool("workspace_open", {})).model_dump_json()
-    assert "Cannot open" in said
+    assert "cannot be opened" in said
     assert stage.secret not in said
 
 

@@ -106,6 +106,8 @@ def outcome(ws: Workspace, job: Job) -> str:
     if job.stopped == "output limit":
         limit = size_of(ws.limits.output)
         return f"stopped after {took} for printing more than {limit}; filter it (head, grep), or redirect it to a file"
+    if job.stopped == "no room":
+        return f"stopped after {took}: the server's disk is full and cannot keep more output; the operator must make room"
     if job.stopped is not None:
         return f"{job.stopped} after {took}"
     if job.status is None:

@@ -20,7 +20,7 @@ HEAD_BYTES = 8 * MiB
 TAIL_BYTES = 8 * MiB
 TERM_SECONDS = 2.0
 
-StopReason = Literal["timeout", "output limit", "stopped", "cancelled"]
+StopReason = Literal["timeout", "output limit", "no room", "stopped", "cancelled"]
 
 
 class JobLog:
@@ -36,12 +36,12 @@ class JobLog:
         self.size = 0
 
     def append(self, data: bytes) -> None:
+        """Raises OSError when the disk takes no more; what fitted is kept then."""
         view = memoryview(data)
         while view:
-            part = view[: self._room(self.size)]
-            os.pwrite(self._file, part, self._place(self.size))
-            self.size += len(part)
-            view = view[len(part) :]
+            written = os.pwrite(self._file, view[: self._room(self.size)], self._place(self.size))
+            self.size += written
+            view = view[written:]
 
     def _place(self, offset: int) -> int:
         return offset if offset < self._head else self._head + (offset - self._head) % self._tail
@@ -126,15 +126,23 @@ class Job:
         while True:
             event = await process.receive()
             if isinstance(event, Output):
-                if self.stopped != "output limit":
-                    self.log.append(event.body)
-                    if self.log.size > self._output_limit:
-                        await self._kill("output limit")
+                if self.stopped not in ("output limit", "no room"):
+                    await self._keep(event.body)
                 self._changed.set()
             else:
                 self._note(event)
                 if not event.running:
                     return
+
+    async def _keep(self, output: bytes) -> None:
+        """Adds to the log; a command whose output is too much for its limit, or for the server's disk, is killed."""
+        try:
+            self.log.append(output)
+        except OSError:
+            await self._kill("no room")
+        else:
+            if self.log.size > self._output_limit:
+                await self._kill("output limit")
 
     def _note(self, event: Exited) -> None:
         if self.status is None:
