@@ -152,6 +152,13 @@ class EditRefused(CallerMistake):
         super().__init__(f"{path!r} was not changed: {why}\n{detail}")
 
 
+class SessionBusy(CallerMistake):
+    def __init__(self, session: str, job: str) -> None:
+        super().__init__(
+            f"Session {session!r} is busy with {job}. Wait for it (bash_output wait_s), end it (bash_stop), or use another."
+        )
+
+
 class CommandNotStarted(CallerMistake):
     def __init__(self, why: str) -> None:
         super().__init__(f"The command was not started: {why}.")

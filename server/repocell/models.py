@@ -155,7 +155,10 @@ WorkspacePath = Annotated[str, AfterValidator(_argument_path)]
 
 
 class ExitStatus(Frozen):
-    """How a command ended: `exit` is its code, or None when `signal` ended it. Times in seconds."""
+    """How a command ended: `exit` is its code, or None when `signal` ended it. Times in seconds.
+
+    `left` are processes it left running; `aside` is what it wrote on its private descriptor, where it was given one.
+    """
 
     exit: int | None
     signal: int | None
@@ -163,6 +166,7 @@ class ExitStatus(Frozen):
     system: float
     max_rss_kb: int
     left: tuple[tuple[int, str], ...] = ()
+    aside: bytes = b""
 
     @property
     def ok(self) -> bool:

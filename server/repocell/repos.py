@@ -350,7 +350,8 @@ def explain(said: str) -> str:
     return _HOST_PATHS.sub("...", lines[-1])[:200] if lines else "git gave no reason"
 
 
-_OF_A_WORKTREE = ("HEAD", "index", "sharedindex.*", "config.worktree", "info/sparse-checkout")  # gitrepository-layout(5)
+# What is a worktree's own, see gitrepository-layout(5).
+_OF_A_WORKTREE = ("HEAD", "index", "sharedindex.*", "config.worktree", "info/sparse-checkout")
 
 
 @contextmanager

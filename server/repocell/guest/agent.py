@@ -1,13 +1,13 @@
 """The guest: the wire format, and the program that serves it inside a sandbox.
 
-Lives here: frames, and the closed set of verbs a host may ask for. Standard library only, Python 3.9 or newer, one file,
-because its text is pushed through stdin into whatever sandbox is at hand. It may not know policy, tools or the host.
+Lives here: frames, and the closed set of verbs a host may ask for. It may not know policy, tools or the host. Standard
+library only, Python 3.9 or newer, one file: its text is pushed through stdin into whatever sandbox is at hand.
 
 Theory of operation. One byte stream carries many streams of frames. The host opens a stream with OPEN, a verb and its
-arguments; the guest answers with any number of DATA, ERR and NOTE frames and ends the stream with exactly one DONE or
-FAIL, also when the host wants no more and says so with DONE. Bytes are sent only against credit the other side has granted,
-so no stream can starve another or fill anybody's memory; verbs that take longer than a few milliseconds are generators
-that give way. The guest is PID 1 of its sandbox, installs no signal handler (a process inside can then neither kill, stop
+arguments; the guest answers with any number of DATA, ERR and NOTE frames and ends the stream with exactly one DONE or FAIL,
+also when the host says with DONE that it wants no more. Bytes are sent only against credit the other side has granted, so no
+stream can starve another or fill anybody's memory; verbs that take longer than a few milliseconds are generators that
+give way. The guest is PID 1 of its sandbox, installs no signal handler (a process inside can then neither kill, stop
 nor interrupt it, see pid_namespaces(7)) and is not dumpable (nobody inside can read or write its memory, see ptrace(2)).
 """
 
@@ -45,9 +45,9 @@ MAX_DIGESTED = 64 << 20  # files above this get no digest
 _CHUNK = 1 << 17
 _TURN_SECONDS, _KILL_SECONDS = 0.004, 10.0
 _PIPE_BYTES = 1 << 20  # the most a pipe or terminal can hold of what was written before its writer ended
+ASIDE, ASIDE_BYTES = 63, 1 << 16  # the descriptor a command may write on for us alone, and how much of it is told
 _SPARE_DESCRIPTORS = 16  # kept free, so that a guest at its limit can still look for processes and kill them
-_PR_SET_DUMPABLE = 4
-_MARK = "REPOCELL_JOB"  # the environment variable that says which job a process belongs to
+_PR_SET_DUMPABLE, _MARK = 4, "REPOCELL_JOB"  # the mark: an environment variable that names a process's job
 
 
 class ProtocolError(Exception):
@@ -210,8 +210,7 @@ def list_directory(path: str, root: str, limit: int) -> Meta:
     """The first `limit` entries of a directory by name, and no more than a frame holds; `more` when it has others."""
     from heapq import nsmallest  # on first use, as all that is slow to load
 
-    entries: list[Meta] = []
-    top, room = resolve(path, root), MAX_JSON * 3 // 4
+    entries, top, room = list["Meta"](), resolve(path, root), MAX_JSON * 3 // 4
     with os.scandir(top) as found:
         names = nsmallest(limit + 1, (entry.name for entry in found))
     for name in names:
@@ -339,13 +338,13 @@ class Process:
         self.guest, self.number, self.credit, self.job = guest, number, WINDOW, (env or {}).get(_MARK, "")
         self.outputs: dict[int, int] = {}  # descriptor -> frame kind
         self.unsettled: set[int] = set()  # descriptors that may hold output from before the exit
-        self.stdin, self.input = os.dup(0), bytearray()  # the null device, where nothing else was asked for
+        self.stdin, self.aside, self.input = os.dup(0), os.dup(0), bytearray()  # at first all the null device
         self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         self.start(argv, env or {}, **how)
         guest.streams[number] = guest.children[self.pid] = self
         self.resume()
 
-    def start(self, argv: list[str], env: Meta, cwd: str = "/", stdin: bool = False, pty: Any = None) -> None:
+    def start(self, argv: list[str], env: Meta, cwd: str = "/", stdin: Any = 0, pty: Any = 0, aside: Any = 0) -> None:
         """Commands inherit the highest OOM score, so that the kernel takes them before the guest that reports on them."""
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         theirs: list[int] = []
@@ -367,6 +366,10 @@ class Process:
                 theirs.append(end)
                 self.outputs[fd] = kind
                 actions.append((os.POSIX_SPAWN_DUP2, end, target))
+            if aside:
+                theirs.append(os.memfd_create("aside"))
+                os.dup2(theirs[-1], self.aside, inheritable=False)
+                actions.append((os.POSIX_SPAWN_DUP2, theirs[-1], ASIDE))
             for fd in (self.stdin, *self.outputs):
                 os.set_blocking(fd, False)
             if not os.path.isdir(cwd) or not os.access(cwd, os.X_OK):
@@ -424,6 +427,7 @@ class Process:
 
     def exited(self, status: int, used: resource.struct_rusage) -> None:
         self.status = {"status": status, "user": used.ru_utime, "system": used.ru_stime, "max_rss_kb": used.ru_maxrss}
+        self.status["aside"] = os.pread(self.aside, ASIDE_BYTES, 0).decode("latin-1")
         self.unsettled, self.old = {*self.outputs}, _PIPE_BYTES * len(self.outputs)
         self.settle()
 
@@ -527,7 +531,7 @@ class Process:
 
     def close(self) -> None:
         """Gives up its descriptors. A command that still runs is killed with its group: nobody would hear of it any more."""
-        for fd in (self.stdin, *self.outputs):
+        for fd in (self.stdin, self.aside, *self.outputs):
             self.guest.unwatch(fd)
             os.close(fd)
         self.outputs.clear()
@@ -557,10 +561,9 @@ class Guest:
 
     def __init__(self) -> None:
         self.channel, self.out, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1):
+        for fd, taken in ((0, self.channel), (1, self.out)):
             os.dup2(null, fd)
-        for fd in (self.channel, self.out):
-            os.set_blocking(fd, False)
+            os.set_blocking(taken, False)
         try:  # opened now: afterwards the guest is not dumpable, and the file no longer its own
             self.oom = os.open("/proc/self/oom_score_adj", os.O_RDWR)
             self.score = os.read(self.oom, 16).strip()
@@ -600,8 +603,7 @@ class Guest:
             self.flush(self.out)
 
     def finish(self, stream: int, kind: int, meta: Meta) -> None:
-        handler = self.streams.pop(stream, None)
-        if handler is not None:
+        if handler := self.streams.pop(stream, None):
             handler.close()
         self.send(kind, stream, meta)
 

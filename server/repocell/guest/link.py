@@ -97,10 +97,15 @@ class Link:
         environment: Mapping[str, str] | None = None,
         stdin: bool = False,
         pty: tuple[int, int] | None = None,
+        aside: bool = False,
     ) -> Process:
-        """Starts a command; the answer to whether it could be started comes with the first receive()."""
+        """Starts a command; the answer to whether it could be started comes with the first receive().
+
+        With `aside` it has a descriptor ASIDE of its own; what it wrote there comes with its exit, at most ASIDE_BYTES.
+        """
+        terminal = list(pty) if pty else None
         stream = self._connection.open(
-            "spawn", argv=list(argv), cwd=cwd, env=dict(environment or {}), stdin=stdin, pty=list(pty) if pty else None
+            "spawn", argv=list(argv), cwd=cwd, env=dict(environment or {}), stdin=stdin, pty=terminal, aside=aside
         )
         return Process(self._connection, stream)
 

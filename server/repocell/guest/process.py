@@ -14,7 +14,7 @@ from pydantic import FailFast, Field
 
 from ..errors import SandboxLost
 from ..models import ExitStatus, Frozen
-from .agent import DATA, ERR, NOTE
+from .agent import ASIDE_BYTES, DATA, ERR, NOTE
 from .connection import Connection, GuestRefused, GuestStream
 
 MAX_LEFT = 20
@@ -42,6 +42,7 @@ class _Ended(Frozen):
     system: float
     max_rss_kb: int
     left: Annotated[tuple[tuple[int, str], ...], Field(max_length=MAX_LEFT), FailFast()]
+    aside: Annotated[str, Field(max_length=ASIDE_BYTES)] = ""
 
 
 class Process:
@@ -121,4 +122,5 @@ def parse_exit(link: Connection, meta: Mapping[str, Any]) -> ExitStatus:
         exit=os.WEXITSTATUS(ended.status) if exited else None,
         signal=os.WTERMSIG(ended.status) if signalled else None,
         user=ended.user, system=ended.system, max_rss_kb=ended.max_rss_kb, left=ended.left,
+        aside=ended.aside.encode("latin-1", errors="replace"),
     )  # fmt: skip

@@ -7,14 +7,14 @@ import anyio
 from pydantic import Field
 
 from ..errors import CallerMistake
-from ..models import KiB
+from ..models import KiB, WorkspacePath
 from ..workspaces.jobs import Job
 from ..workspaces.workspace import MAX_COMMAND, Workspace
 from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
-from .files import FilePath
 from .text import as_text, cut_middle, printable, signal_name, size_of
 
 PROGRESS_SECONDS = 1.0
+TYPING_SECONDS, ANSWER_SECONDS, QUIET_SECONDS = 5.0, 2.0, 0.15
 _EXDEV = "Invalid cross-device link"
 _EXDEV_HELP = (
     "(In a cell a directory that came with the checkout cannot be renamed in one step, as git mv and rename(2) try to. "
@@ -27,17 +27,23 @@ class Bash(InWorkspace):
     command: str = Field(
         min_length=1, max_length=MAX_COMMAND, description="Shell text, run by bash in a fresh process."
     )
-    cwd: FilePath = Field(default="", description="Directory to run in.")
+    cwd: WorkspacePath | None = Field(
+        default=None, description="Directory to run in; default: the session's, or the root."
+    )
     timeout_s: float = Field(default=120, gt=0, le=86_400, description="Seconds after which the command is stopped.")
     wait_s: float = Field(default=45, ge=0, le=600, description="Seconds to wait before handing back a running job.")
     background: bool = Field(default=False, description="Hand back a job at once.")
-    tty: bool = Field(default=False, description="Run on a terminal.")
+    session: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]{1,40}$",
+        description="Name; commands of a session share directory and exported variables.",
+    )
+    tty: bool = Field(default=False, description="Run on a terminal, which bash_input can type on.")
 
 
 async def bash(services: Services, call: Call[Bash]) -> Reply:
     ws, args = workspace_of(services, call), call.args
-    terminal = (24, 120) if args.tty else None
-    job = await ws.start(args.command, cwd=args.cwd, timeout=args.timeout_s, pty=terminal)
+    job = await ws.start(args.command, cwd=args.cwd, timeout=args.timeout_s, terminal=args.tty, session=args.session)
     if args.background:
         with anyio.move_on_after(0.05):  # long enough to report a command that cannot even start
             await job.exited.wait()
@@ -107,7 +113,9 @@ def outcome(ws: Workspace, job: Job) -> str:
         limit = size_of(ws.limits.output)
         return f"stopped after {took} for printing more than {limit}; filter it (head, grep), or redirect it to a file"
     if job.stopped == "no room":
-        return f"stopped after {took}: the server's disk is full and cannot keep more output; the operator must make room"
+        return (
+            f"stopped after {took}: the server's disk is full and cannot keep more output; the operator must make room"
+        )
     if job.stopped is not None:
         return f"{job.stopped} after {took}"
     if job.status is None:
@@ -120,6 +128,10 @@ def outcome(ws: Workspace, job: Job) -> str:
             text += f"; nobody asked for that, so most likely the cell's {limits}"
     else:
         text = f"exit {job.status.exit}, {took}"
+    if job.session is not None and job.session_kept:
+        text += f"; session {job.session} is in {ws.sessions[job.session].place}"
+    elif job.session is not None:
+        text += f"; session {job.session} is as it was before, since this shell was replaced or killed"
     if left and job.running:
         text += f"; left running: {left}; its output goes on in {job.id}, bash_stop job={job.id} ends it"
     elif left:
@@ -152,6 +164,40 @@ async def bash_output(services: Services, call: Call[BashOutput]) -> Reply:
     return Reply(f"{as_text(data)}\n[bytes {start:,} to {start + len(data):,} of {job.log.size:,}{more}]")
 
 
+class BashInput(InWorkspace):
+    job: str = Field(description="Job id; it must have been started with tty=true.")
+    text: str = Field(default="", max_length=MAX_COMMAND, description="What to type; end a line with a newline.")
+    eof: bool = Field(default=False, description="Then press Ctrl-D.")
+
+
+async def bash_input(services: Services, call: Call[BashInput]) -> Reply:
+    ws, args = workspace_of(services, call), call.args
+    job = ws.job(args.job)
+    if job.exited.is_set():
+        raise CallerMistake(f"{job.id} reads nothing any more: {outcome(ws, job)}.")
+    if not job.terminal:
+        raise CallerMistake(
+            f"The standard input of {job.id} is empty. Start the command again with tty=true to type on it."
+        )
+    seen = job.log.size
+    with anyio.move_on_after(TYPING_SECONDS) as typing:
+        await job.type(args.text.encode(), eof=args.eof)
+    if typing.cancelled_caught:
+        raise CallerMistake(f"{job.id} does not read what is typed; part of the text waits. bash_stop ends it.")
+    await settle(job, seen)
+    return report(ws, job, job.read_to)
+
+
+async def settle(job: Job, seen: int) -> None:
+    """Waits for what a command answers: for output beyond `seen` bytes, and then until it has been quiet for a moment."""
+    latest = anyio.current_time() + ANSWER_SECONDS
+    with anyio.CancelScope() as quiet:
+        while not job.exited.is_set():
+            wait = QUIET_SECONDS if job.log.size > seen else ANSWER_SECONDS
+            quiet.deadline = min(latest, anyio.current_time() + wait)
+            await job.changed()
+
+
 class BashStop(InWorkspace):
     job: str = Field(description="Job id, as bash gave it.")
 
@@ -170,9 +216,10 @@ TOOLS = (
     Tool(
         name="bash", title="Run a command", toolset="core", effect="execute", arguments=Bash, handler=bash, destructive=True,
         description="Runs a command in the workspace's cell: a sandbox with this checkout at /workspace, the system's "
-        "programs read-only and no network. Each call is a new shell; nothing carries over but files. Waits wait_s, then "
-        "hands back a job id and the command goes on. The last line says exit code and time. Standard input is empty. "
-        "Output is cut in the middle at 30,000 characters. Prefer read_file, grep and edit_file for files.",
+        "programs read-only and no network. Each call is a new shell; only files carry over, and with session= also the "
+        "directory and exported variables. Waits wait_s, then hands back a job id and the command goes on. The last line says "
+        "exit code and time. Standard input is empty. Output is cut in the middle at 30,000 characters. Prefer read_file, grep "
+        "and edit_file for files.",
     ),
     Tool(
         name="bash_output", title="Read a job's output", toolset="core", effect="read", arguments=BashOutput,
@@ -181,10 +228,16 @@ TOOLS = (
         "runs. With wait_s it waits that long for the end. Jobs come from bash and are listed by workspace_status.",
     ),
     Tool(
+        name="bash_input", title="Type on a job's terminal", toolset="jobs", effect="execute", arguments=BashInput,
+        handler=bash_input, destructive=True,
+        description="Types text on the terminal of a running job that bash started with tty=true (a prompt, a debugger, a "
+        "REPL), then waits up to two seconds for an answer and returns the output not read yet. Control characters work as "
+        "on a keyboard: \\u0003 interrupts. eof=true presses Ctrl-D at the end. bash_output waits longer.",
+    ),
+    Tool(
         name="bash_stop", title="Stop a job", toolset="core", effect="execute", arguments=BashStop, handler=bash_stop,
         destructive=True, idempotent=True,
         description="Ends a job of this workspace and every process it started, also those that left its session: SIGTERM "
-        "first, SIGKILL two seconds later. Returns the output "
-        "not read yet. Files it wrote stay as they are.",
+        "first, SIGKILL two seconds later. Returns the output not read yet. Files it wrote stay as they are.",
     ),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from ..models import ExitStatus, MiB
 HEAD_BYTES = 8 * MiB
 TAIL_BYTES = 8 * MiB
 TERM_SECONDS = 2.0
+END_OF_INPUT = b"\x04"  # what a terminal in its usual mode takes for the end of a file (termios(3), VEOF)
 
 StopReason = Literal["timeout", "output limit", "no room", "stopped", "cancelled"]
 
@@ -79,8 +80,10 @@ class JobLog:
 class Job:
     """A command and what became of it. `done` is set once its output can grow no more."""
 
-    def __init__(self, job_id: str, command: str, log: JobLog, *, timeout: float, output_limit: int) -> None:
-        self.id, self.command, self.log = job_id, command, log
+    def __init__(
+        self, job_id: str, command: str, log: JobLog, *, timeout: float, output_limit: int, session: str | None = None
+    ) -> None:
+        self.id, self.command, self.log, self.session = job_id, command, log, session
         self.timeout, self._output_limit = timeout, output_limit
         self.started = anyio.current_time()
         self.ended: float | None = None
@@ -88,9 +91,12 @@ class Job:
         self.stopped: StopReason | None = None
         self.error: Exception | None = None
         self.read_to = 0
+        self.terminal = False
+        self.session_kept = True
         self.exited = anyio.Event()
         self.done = anyio.Event()
         self._changed = anyio.Event()
+        self.on_exit: Callable[[ExitStatus], None] | None = None
         self._process: Process | None = None
 
     @property
@@ -120,7 +126,7 @@ class Job:
             self.ended = self.ended or anyio.current_time()
             self.exited.set()
             self.done.set()
-            self._changed.set()
+            self._tell()
 
     async def _follow(self, process: Process) -> None:
         while True:
@@ -128,9 +134,10 @@ class Job:
             if isinstance(event, Output):
                 if self.stopped not in ("output limit", "no room"):
                     await self._keep(event.body)
-                self._changed.set()
+                self._tell()
             else:
                 self._note(event)
+                self._tell()
                 if not event.running:
                     return
 
@@ -147,18 +154,27 @@ class Job:
     def _note(self, event: Exited) -> None:
         if self.status is None:
             self.ended = anyio.current_time()
+            if self.on_exit is not None:
+                self.on_exit(event.status)
         self.status = event.status
         self.exited.set()
 
+    def _tell(self) -> None:
+        """Wakes whoever waits for a change."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
     async def changed(self) -> None:
-        """Waits for output or the end."""
+        """Waits for output or the end; returns at once when it has ended."""
         if self.running:
-            self._changed = anyio.Event()
             await self._changed.wait()
 
-    async def write(self, data: bytes) -> None:
+    async def type(self, text: bytes, *, eof: bool) -> None:
+        """Types on the job's terminal, and its end-of-input key. Returns once the command has taken it all."""
         if self._process is not None:
-            await self._process.write(data)
+            await self._process.write(text)
+            if eof:
+                await self._process.write(END_OF_INPUT)
 
     async def stop(self, reason: StopReason) -> None:
         """Asks the command to end, and kills its whole tree when it has not within TERM_SECONDS. Nothing of it is left."""
@@ -178,7 +194,7 @@ def _not_started(refused: GuestRefused) -> Exception:
     if refused.code in ("too_many_processes", "no_memory", "too_many_files"):
         return TooManyProcesses()
     why = {
-        "no_directory": "there is no such working directory in the workspace",
+        "no_directory": "there is no such working directory in the workspace; cwd= names another",
         "not_found": "the cell has no such program",
         "too_large": "the command text is too long; write it to a file and run that",
         "denied": "the program may not be executed",

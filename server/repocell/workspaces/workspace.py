@@ -5,6 +5,7 @@ may not know tools, policy or how a sandbox is made: the pool gives it a cell wh
 """
 
 import difflib
+import functools
 import posixpath
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ..errors import (
     NoSuchJob,
     NoSuchPath,
     RepocellError,
+    SessionBusy,
     WorkspaceDamaged,
     WrongKind,
 )
@@ -38,8 +40,10 @@ from ..models import (
     new_id,
 )
 from .jobs import Job, JobLog, StopReason
+from .sessions import MAX_SESSIONS, Session, read_session
 
 SHELL = ("bash", "--noprofile", "--norc", "-c")
+TERMINAL = (24, 120)  # rows and columns
 MAX_COMMAND = 100_000  # characters; the kernel takes 128 KiB for one argument (MAX_ARG_STRLEN)
 COLLECT_SECONDS = 120.0
 KEPT_JOBS = 32  # ended ones whose output can still be read
@@ -75,6 +79,7 @@ class Workspace:
         self.writing = anyio.Lock()
         self.jobs: dict[str, Job] = {}
         self.seen: dict[str, str] = {}  # path -> digest at the last read or write through the tools
+        self.sessions: dict[str, Session] = {}  # by name, the one used longest ago first
         self.last_used = record.used
         self._enter = enter
 
@@ -181,24 +186,50 @@ class Workspace:
     # -- commands
 
     async def start(
-        self, command: str, *, cwd: str, timeout: float, pty: tuple[int, int] | None = None, stdin: bool = False
+        self, command: str, *, cwd: str | None, timeout: float, terminal: bool = False, session: str | None = None
     ) -> Job:
-        """Starts a shell command as a job that lives until it ends, is stopped, or the cell goes."""
+        """Starts a shell command as a job that lives until it ends, is stopped, or the cell goes.
+
+        Without `cwd` it runs where its session is, or at the root. Raises SessionBusy: a session runs one at a time.
+        """
+        busy = [
+            job.id for job in self.running if session is not None and job.session == session and not job.exited.is_set()
+        ]
+        if busy:
+            raise SessionBusy(session or "", busy[0])
         cell = await self._enter(self)
         job_id = new_id("job")
         try:
             log = JobLog(self.folder)
         except FileNotFoundError:
             raise WorkspaceDamaged(self.id, "its directory was removed behind the server's back") from None
-        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output)
+        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output, session=session)
+        job.terminal = terminal
         self._forget_old_jobs()
         self.jobs[job_id] = job
-        where = posixpath.join(WORKSPACE_DIR, cwd)
-        marker = {"REPOCELL_JOB": job_id}
+        state, argv = Session(), [*SHELL, command]
+        if session is not None:
+            state = self.sessions.get(session, state)
+            argv, job.on_exit = [*SHELL, *state.around(command, job_id)], functools.partial(self._keep_session, job)
+        where = state.cwd if cwd is None else posixpath.join(WORKSPACE_DIR, cwd)
         cell.tasks.start_soon(
-            job.run, lambda: cell.link.spawn([*SHELL, command], cwd=where, environment=marker, stdin=stdin, pty=pty)
-        )
+            job.run,
+            lambda: cell.link.spawn(
+                argv, cwd=where, environment={"REPOCELL_JOB": job_id}, pty=TERMINAL if terminal else None,
+                aside=session is not None,
+            ),
+        )  # fmt: skip
         return job
+
+    def _keep_session(self, job: Job, status: ExitStatus) -> None:
+        """Takes over where a session's command ended; one that does not tell leaves the session as it was."""
+        name, left = job.session or "", read_session(status.aside)
+        job.session_kept = left is not None
+        if left is not None:
+            self.sessions.pop(name, None)
+            self.sessions[name] = left
+            for oldest in [*self.sessions][:-MAX_SESSIONS]:
+                del self.sessions[oldest]
 
     def _forget_old_jobs(self) -> None:
         ended = [job for job in self.jobs.values() if not job.running]
