@@ -138,6 +138,11 @@ class GuestStream:
             self._link.post(DATA, self.number, None, bytes(part))
             view = view[len(part) :]
 
+    @property
+    def untaken(self) -> int:
+        """Bytes sent that the guest has not granted again: it could not pass them on yet."""
+        return WINDOW - self._credit
+
     def send_eof(self) -> None:
         if not self.ended:
             self._link.post(EOF, self.number)

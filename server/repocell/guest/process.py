@@ -81,6 +81,11 @@ class Process:
         """Returns once all is sent, which may take as long as the command takes to read it."""
         await self._stream.send(data)
 
+    @property
+    def unread(self) -> int:
+        """Bytes written that the command has not made room for by reading."""
+        return self._stream.untaken
+
     def close_stdin(self) -> None:
         self._stream.send_eof()
 

@@ -182,9 +182,12 @@ async def bash_input(services: Services, call: Call[BashInput]) -> Reply:
     seen = job.log.size
     with anyio.move_on_after(TYPING_SECONDS) as typing:
         await job.type(args.text.encode(), eof=args.eof)
-    if typing.cancelled_caught:
-        raise CallerMistake(f"{job.id} does not read what is typed; part of the text waits. bash_stop ends it.")
-    await settle(job, seen)
+    if not typing.cancelled_caught:
+        await settle(job, seen)
+    if job.unread:
+        raise CallerMistake(
+            f"{job.id} does not read what is typed: {job.unread:,} bytes of it wait. bash_stop ends it."
+        )
     return report(ws, job, job.read_to)
 
 

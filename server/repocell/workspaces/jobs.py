@@ -159,6 +159,11 @@ class Job:
         self.status = event.status
         self.exited.set()
 
+    @property
+    def unread(self) -> int:
+        """Bytes typed that the command's terminal has no room for, because it does not read."""
+        return self._process.unread if self._process is not None else 0
+
     def _tell(self) -> None:
         """Wakes whoever waits for a change."""
         self._changed.set()
@@ -170,7 +175,7 @@ class Job:
             await self._changed.wait()
 
     async def type(self, text: bytes, *, eof: bool) -> None:
-        """Types on the job's terminal, and its end-of-input key. Returns once the command has taken it all."""
+        """Types on the job's terminal, and its end-of-input key. Waits when too much is unread already."""
         if self._process is not None:
             await self._process.write(text)
             if eof:
