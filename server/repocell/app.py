@@ -166,6 +166,10 @@ async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[S
                         instructions=INSTRUCTIONS,
                         on_list_tools=gate.list_tools,
                         on_call_tool=gate.call,
+                        on_list_resources=gate.list_resources,
+                        on_list_resource_templates=gate.list_templates,
+                        on_read_resource=gate.read_resource,
+                        on_completion=gate.complete,
                     )
                     yield Serving(server, spaces.pool, audit)
             finally:

@@ -81,6 +81,11 @@ class WhichWorkspace(CallerMistake):
         super().__init__(text)
 
 
+class NoSuchResource(CallerMistake):
+    def __init__(self, uri: str, templates: Sequence[str]) -> None:
+        super().__init__(f"There is no resource {uri!r}. Addresses look like {' or '.join(templates)}.")
+
+
 class NoSuchJob(CallerMistake):
     def __init__(self, job: str) -> None:
         super().__init__(f"There is no job {job!r} in this workspace. workspace_status lists the jobs there are.")
@@ -269,6 +274,13 @@ class StateUnusable(Misconfigured):
             f"{tool} failed: the server cannot use its state directory ({why}). The operator must look after its disk; the "
             "server's log has the details. workspace_list shows which workspaces are still there."
         )
+
+
+class OurBug(RepocellError):
+    """The last resort: what nobody foresaw. The log has the traceback."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"{tool} failed inside the server. This is a bug in repocell; its log has the details.")
 
 
 class OutcomeUnrecorded(Misconfigured):

@@ -9,6 +9,7 @@ import difflib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import mcp_types as types
@@ -18,8 +19,18 @@ from pydantic import ValidationError
 
 from .audit import AuditLog, digest_arguments
 from .auth import WhoIsCalling
-from .errors import Denied, InvalidArguments, OutcomeUnrecorded, RepocellError, StateUnusable, suggest
+from .errors import (
+    Denied,
+    InvalidArguments,
+    NoSuchResource,
+    OurBug,
+    OutcomeUnrecorded,
+    RepocellError,
+    StateUnusable,
+    suggest,
+)
 from .policy.decide import Facts, decide
+from .tools import resources
 from .tools.base import Arguments, Call, Progress, Reply, Services, Tool
 
 _log = logging.getLogger(__name__)
@@ -43,7 +54,14 @@ class Gate:
         if tool is None:
             raise _unknown_tool(params.name, self._tools)
         try:
-            arguments = parse(tool, params.arguments or {})
+            return _rendered(await self._answer(context, tool, params.arguments or {}))
+        except RepocellError as error:
+            return _refused(str(error))
+
+    async def _answer(self, context: Context, tool: Tool, raw: Mapping[str, Any]) -> Reply:
+        """The one path: parse, decide, record, run, record. Raises RepocellError for whatever goes wrong on it."""
+        try:
+            arguments = parse(tool, raw)
             principal = self._who()
             verdict = decide(Facts(tool=tool.name, effect=tool.effect))
             entry = self._audit.write(
@@ -52,17 +70,62 @@ class Gate:
             )  # fmt: skip
             if verdict.decision != "allow":
                 raise Denied(f"{tool.name} was not run: {verdict.reason} (rule {verdict.rule})")
-            return _rendered(await self._run(tool, Call(principal, arguments, _progress(context)), entry))
-        except RepocellError as error:
-            return _refused(str(error))
+            return await self._run(tool, Call(principal, arguments, _progress(context)), entry)
+        except RepocellError:
+            raise
         except OSError as error:  # of the host: what a cell's files answer comes as RepocellError
             _log.exception("%s failed", tool.name)
-            return _refused(str(StateUnusable(tool.name, error.strerror or "unknown error")))
-        except Exception:  # noqa: BLE001 - a bug of ours must not reach the model as a traceback
+            raise StateUnusable(tool.name, error.strerror or "unknown error") from None
+        except Exception as error:  # a bug of ours must not reach the model as a traceback
             _log.exception("%s failed", tool.name)
-            return _refused(
-                f"{tool.name} failed inside the server. This is a bug in repocell; its log has the details."
+            raise OurBug(tool.name) from error
+
+    # -- resources: the same reads, by address
+
+    async def list_templates(self, _context: Context, _params: object) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=[
+            types.ResourceTemplate(
+                uri_template=each.uri, name=each.name, title=each.title, description=each.description,
+                mime_type=each.mime_type,
             )
+            for each in resources.TEMPLATES
+        ])  # fmt: skip
+
+    async def list_resources(self, _context: Context, _params: object) -> types.ListResourcesResult:
+        """The diff and the top directory of each of the caller's workspaces; what is in them has templates."""
+        mine = self._services.pool.list(self._who())
+        return types.ListResourcesResult(resources=[
+            types.Resource(uri=resources.address(ws.id, path), name=f"{ws.record.repo} {ws.record.branch}: {what}")
+            for ws in mine for path, what in ((None, "changes"), ("", "files"))
+        ])  # fmt: skip
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        """Answers one resources/read, on the path every call takes. Raises MCPError with the address in its data."""
+        found = resources.find(str(params.uri))
+        try:
+            if found is None:
+                raise NoSuchResource(str(params.uri), [each.uri for each in resources.TEMPLATES])
+            return _contents(str(params.uri), await self._answer(context, *found))
+        except RepocellError as error:
+            raise MCPError(types.INVALID_PARAMS, str(error), {"uri": str(params.uri)}) from error
+
+    async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        """What an argument of a template may become; nothing where nothing fits."""
+        name, begun = params.argument.name, params.argument.value
+        given = (params.context.arguments if params.context else None) or {}
+        values: Sequence[str] = ()
+        if name == "workspace":
+            values = [ws.id for ws in self._services.pool.list(self._who()) if ws.id.startswith(begun)]
+        elif name == "path":
+            with suppress(RepocellError):
+                raw = {"workspace": given.get("workspace"), "path": begun}
+                values = ((await self._answer(context, resources.COMPLETE, raw)).structured or {})["values"]
+        shown = [*values[: resources.MAX_COMPLETIONS]]
+        return types.CompleteResult(completion=types.Completion(values=shown, total=len(values)))
+
+    # -- running
 
     async def _run(self, tool: Tool, call: Call[Any], entry: int) -> Reply:
         """Runs what was decided and records what came of it, cancelled or not."""
@@ -128,6 +191,17 @@ def _rendered(reply: Reply) -> types.CallToolResult:
         content.append(types.ImageContent(type="image", data=data, mime_type=reply.image.mime_type))
     structured = dict(reply.structured) if reply.structured is not None else None
     return types.CallToolResult(content=content, structured_content=structured, is_error=reply.failed)
+
+
+def _contents(uri: str, reply: Reply) -> types.ReadResourceResult:
+    if reply.image is None:
+        return types.ReadResourceResult(
+            contents=[types.TextResourceContents(uri=uri, text=reply.text, mime_type="text/plain")]
+        )
+    blob = base64.b64encode(reply.image.data).decode("ascii")
+    return types.ReadResourceResult(
+        contents=[types.BlobResourceContents(uri=uri, blob=blob, mime_type=reply.image.mime_type)]
+    )
 
 
 def _refused(text: str) -> types.CallToolResult:

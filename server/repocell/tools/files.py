@@ -75,7 +75,7 @@ def number_lines(window: FileWindow, first: int) -> str:
 
 async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) -> Reply:
     path = call.args.path
-    kind = next((mime for magic, mime in _IMAGES.items() if window.body.startswith(magic)), None)
+    kind = image_type(window.body)
     if kind is None:
         start = window.body[:16].hex(" ")
         return Reply(
@@ -85,6 +85,10 @@ async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) 
         raise FileTooLarge(path, window.size, MAX_IMAGE, "Make it smaller with a tool in bash first.")
     whole = await workspace_of(services, call).read(path, max_bytes=MAX_IMAGE)
     return Reply(f"{path}: {kind}, {size_of(whole.size)}", image=Image(whole.body, kind))
+
+
+def image_type(body: bytes) -> str | None:
+    return next((mime for magic, mime in _IMAGES.items() if body.startswith(magic)), None)
 
 
 class WriteFile(InWorkspace):
