@@ -1,13 +1,9 @@
-"""Bounding text, terminal output as text, and glob patterns. Pure functions."""
-
-from contextlib import suppress
+"""Bounding text, and terminal output as text. Pure functions."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repocell.errors import SearchFailed
-from repocell.tools.search import glob_matcher
 from repocell.tools.text import as_text, cut_middle, printable, size_of
 
 
@@ -47,35 +43,6 @@ def test_terminal_tricks_are_undone(raw: bytes, shown: str) -> None:
 def test_names_are_shown_on_one_line(name: str, shown: str) -> None:
     """Control characters and undecodable bytes of file names are escaped."""
     assert printable(name) == shown
-
-
-@pytest.mark.parametrize(
-    ("pattern", "yes", "no"),
-    [
-        ("*.py", ["a.py", "d/e/a.py"], ["a.pyc", "py"]),
-        ("src/*.py", ["src/a.py"], ["src/d/a.py", "x/src/a.py"]),
-        ("src/**/*.py", ["src/a.py", "src/d/e/a.py"], ["a.py"]),
-        ("**/test_*", ["test_a", "d/test_a"], ["a_test"]),
-        ("*.{js,ts}", ["a.js", "d/a.ts"], ["a.jsx"]),
-        ("[!a]?c", ["bbc"], ["abc", "bc"]),
-        ("a+b(c).txt", ["a+b(c).txt"], ["aab(c).txt"]),
-        ("d/**", ["d/a", "d/e/f"], ["d"]),
-        ("{", ["{"], ["a"]),
-        ("[", ["["], ["a"]),
-    ],
-)
-def test_globs_match_what_they_say(pattern: str, yes: list[str], no: list[str]) -> None:
-    """*, **, ?, classes and braces; everything else is itself."""
-    matches = glob_matcher(pattern)
-    assert [path for path in yes if not matches(path)] == []
-    assert [path for path in no if matches(path)] == []
-
-
-@given(st.text(alphabet="ab/*?[]{},!", max_size=12), st.text(alphabet="ab/.", max_size=12))
-def test_no_glob_makes_it_raise(pattern: str, path: str) -> None:
-    """Every pattern matches or not, or is refused with words."""
-    with suppress(SearchFailed):
-        glob_matcher(pattern)(path)
 
 
 @pytest.mark.parametrize(
