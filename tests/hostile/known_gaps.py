@@ -4,7 +4,6 @@ The tests run all the same; they are expected to fail. SECURITY.md says what a g
 """
 
 _UNMAPPED = "memory that no process has mapped is seen by control groups only, and outlives the processes killed for it"
-_SLOW = "stalls the whole server for many seconds"
 _R = "test_resources.py::"
 GAPS: dict[str, str] = {
     "test_failing_closed.py::test_where_user_namespaces_are_blocked_nothing_starts[root]": "nothing starts, but not in words",
@@ -16,10 +15,6 @@ GAPS: dict[str, str] = {
     f"{_R}test_a_cell_that_fills_its_disk_is_stopped[deleted-files]": "deleted files still open are not measured",
     f"{_R}test_a_cell_that_fills_its_disk_is_stopped[deep]": "very deep trees are not measured",
     f"{_R}test_being_stopped_for_the_disk_is_said": "the answer names both limits a SIGKILL may come from",
-    f"{_R}test_a_pattern_takes_no_more_time_than_it_has_length": "a few stars against long names stall every workspace",
-    f"{_R}test_an_edit_takes_seconds_at_most[same-lines-miss]": _SLOW,
-    f"{_R}test_an_edit_takes_seconds_at_most[few-lines-often]": _SLOW,
-    f"{_R}test_an_edit_takes_seconds_at_most[anchor-often]": _SLOW,
     "test_secrets.py::test_a_configured_password_is_not_told": "a password in serve --repo may reach the model",
     "test_server_loss.py::test_a_state_directory_that_is_removed_is_said": "some tools answer with a bug instead of words",
 }

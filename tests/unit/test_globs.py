@@ -50,7 +50,9 @@ NAMES = st.text(alphabet="abc.", min_size=1, max_size=5)
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.lists(NAMES, min_size=1, max_size=5).map("/".join))
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.lists(NAMES, min_size=1, max_size=5).map("/".join)
+)
 def test_it_matches_what_the_rules_say(pattern: str, path: str) -> None:
     """Fast and slow agree on every pattern and path."""
     assert glob_matcher(pattern)(path) == slow(pattern.removeprefix("./"), path)
