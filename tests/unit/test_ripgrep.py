@@ -46,10 +46,10 @@ def test_complaints_lose_what_cannot_be_done_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "near"), [("tsx", ["ts"]), ("pyy", ["py"]), ("javascript", ["java"]), (".py", ["py"]), ("zzz", [])]
+    ("asked", "near"), [("tsx", ["ts"]), ("pyy", ["py"]), ("typescript", ["ts"]), (".py", ["py"]), ("zzz", [])]
 )
 def test_types_are_suggested_by_ending_and_by_name(asked: str, near: list[str]) -> None:
-    """An ending finds its type, and a slip of the pen the right name."""
+    """An ending finds its type, a slip of the pen the right name, and so does a language's long name."""
     assert near_types(asked, "java: *.java\npy: *.py, *.pyi\nts: *.ts, *.tsx\n") == near
 
 

@@ -14,6 +14,15 @@ MAX_LINE = 500
 MAX_COLUMNS = 16_384  # bytes of a line that ripgrep prints
 _ROW = re.compile(rb"(\d+)(?::(\d+):|-)")
 _BINARY = re.compile(rb"(.*): (?:binary file matches|WARNING: stopped searching binary file)[^\n]*")
+_OTHER_NAMES = {
+    "javascript": "js",
+    "typescript": "ts",
+    "shell": "sh",
+    "bash": "sh",
+    "golang": "go",
+    "c++": "cpp",
+    "c#": "cs",
+}
 _HINTS = (
     (
         "look-around",
@@ -115,5 +124,5 @@ def near_types(asked: str, listed: str) -> Sequence[str]:
     types = dict(line.split(": ", 1) for line in listed.splitlines() if ": " in line)
     ending = [name for name, globs in types.items() if f"*.{asked.lower().lstrip('.')}" in globs.split(", ")]
     like = difflib.get_close_matches(asked.lower(), list(types), n=3, cutoff=0.6)
-    begun = [name for name in types if asked.lower().startswith(name) and len(name) > 1]
-    return list(dict.fromkeys([*ending, *like, *begun]))[:4]
+    known = [name for name in (_OTHER_NAMES.get(asked.lower()),) if name in types]
+    return list(dict.fromkeys([*known, *ending, *like]))[:3]
