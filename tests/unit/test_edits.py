@@ -67,6 +67,24 @@ def test_other_indentation_is_adapted_and_said() -> None:
     assert "indentation" in edit.note
 
 
+@pytest.mark.parametrize(
+    ("text", "old", "new", "after"),
+    [
+        ("\tif a:\n\t\tb()\n", "if a:\n    b()\n", "if a:\n    c()\n        d()\n", "\tif a:\n\t\tc()\n\t\t\td()\n"),
+        ("        a()\n", "    a() \n", "if x:\n    b()\n", "    if x:\n        b()\n"),
+        ("  a:\n    b\n", "a:\n  b\n", "a:\n  b\n\n  c\n", "  a:\n    b\n\n    c\n"),
+    ],
+)
+def test_new_lines_are_indented_as_the_file_is(text: str, old: str, new: str, after: str) -> None:
+    """Tabs for spaces where the file has tabs, deeper and less deep lines by as much as the others, blank lines not at all."""
+    assert done(text, old, new).text == after
+
+
+def test_lines_nested_in_another_way_do_not_match() -> None:
+    """Only a whole block may be moved: a line that is inside a branch in the call and outside it in the file is refused."""
+    assert "not found" in refused("  if a:\n    b()\n  c()\n", "if a:\n  b()\n  c()\n").why
+
+
 def test_tolerant_matches_are_not_guessed_between() -> None:
     """Two tolerant matches are as ambiguous as two exact ones."""
     assert "2 places" in refused("  a\n    a\n", "\ta\n").why

@@ -5,7 +5,7 @@ to do better. Line endings, byte order marks and undecodable bytes pass through 
 the text and in what is looked for: searching is left to str.find, which is (two-way search, CPython 3.10 and later).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
@@ -203,13 +203,16 @@ def _by_lines(same: Callable[[str], str], *, reindent: bool) -> Callable[[str, s
         codes = {line: chr(number) for number, line in enumerate(dict.fromkeys(wanted), 1)}
         lines = _lines(text)
         shape = "".join([codes.get(same(line), "\0") for line in lines])
-        written = _Written.of(asked, _lines(new), reindent=reindent)
+        written = _Written.of(asked, _lines(new))
         at = start = 0
         for number in _starts(shape, "".join([codes[line] for line in wanted])):
             block = lines[number : number + len(wanted)]
+            indents = _indents(asked, block) if reindent else dict[str, str]()
+            if indents is None:
+                continue
             start += sum(map(len, lines[at:number])) + number - at
             end = min(start + sum(map(len, block)) + len(block), len(text))
-            yield Place(start, end, written.over(block, ended=text[end - 1] == "\n"))
+            yield Place(start, end, written.over(block, indents, ended=text[end - 1] == "\n"))
             at, start = number + len(wanted), end
 
     return find
@@ -226,37 +229,57 @@ class _Written:
     """New lines that go over a block of the file: each with the line of the block that it leaves as it is, or None."""
 
     lines: Sequence[tuple[str, int | None]]
-    first: int
-    indent: str | None
 
     @classmethod
-    def of(cls, asked: Sequence[str], new: Sequence[str], *, reindent: bool) -> "_Written":
+    def of(cls, asked: Sequence[str], new: Sequence[str]) -> "_Written":
         kept: list[int | None] = []
         done = 0
         for span in line_changes(asked, new):
             kept += [*range(done, span.before), *[None] * (span.after_end - span.after)]
             done = span.before_end
         kept += range(done, len(asked))
-        first = next(number for number, line in enumerate(asked) if line.strip())
-        lines = [(line.removesuffix("\r"), place) for line, place in zip(new, kept, strict=True)]
-        return cls(lines, first, _indent(asked[first]) if reindent else None)
+        return cls([(line.removesuffix("\r"), place) for line, place in zip(new, kept, strict=True)])
 
-    def over(self, block: Sequence[str], *, ended: bool) -> str:
+    def over(self, block: Sequence[str], indents: Mapping[str, str], *, ended: bool) -> str:
         """The text to put in a block's place; `ended` when the block's last line has a line ending."""
         ending = "\r" if block[0].endswith("\r") else ""
-        there = _indent(block[self.first])
         left = block if ended else [*block[:-1], block[-1] + ending]
-        out = [left[kept] if kept is not None else self._moved(line, there) + ending for line, kept in self.lines]
+        out = [left[kept] if kept is not None else _moved(line, indents) + ending for line, kept in self.lines]
         text = "\n".join(out)
         if ended and out:
             return text + "\n"
         return text.removesuffix("\r")
 
-    def _moved(self, line: str, there: str) -> str:
-        """The line indented by as much more, or less, as the file is than what was asked for."""
-        if self.indent is None or not line.strip() or not line.startswith(self.indent):
-            return line
-        return there + line[len(self.indent) :]
+
+def _indents(asked: Sequence[str], block: Sequence[str]) -> Mapping[str, str] | None:
+    """The file's indentation for each that was asked for; None when lines are nested in another way than was asked."""
+    found: dict[str, str] = {}
+    for mine, theirs in zip(asked, block, strict=True):
+        if mine.strip() and found.setdefault(_indent(mine), _indent(theirs)) != _indent(theirs):
+            return None
+    return found if len(set(found.values())) == len(found) else None
+
+
+def _moved(line: str, indents: Mapping[str, str]) -> str:
+    """A new line indented as the file is: like the lines it knows, deeper than the nearest, or by as much as all are."""
+    own = _indent(line)
+    if not indents or not line.strip():
+        return line
+    known = max((each for each in indents if own.startswith(each)), key=len, default=None)
+    if known is not None:
+        deeper, tab = own[len(known) :], _tab_width(indents)
+        return indents[known] + (deeper.replace(" " * tab, "\t") if tab else deeper) + line[len(own) :]
+    least = min(indents, key=len)
+    return indents[least].removesuffix(least) + line if indents[least].endswith(least) else line
+
+
+def _tab_width(indents: Mapping[str, str]) -> int:
+    """How many of the caller's spaces stand for one tab of the file, 4 if that cannot be seen; 0 when none do."""
+    if any("\t" in mine or theirs.strip("\t") for mine, theirs in indents.items()) or not any(indents.values()):
+        return 0
+    least = min(indents, key=len)
+    steps = [(len(mine) - len(least), len(tabs) - len(indents[least])) for mine, tabs in indents.items()]
+    return min((spaces // tabs for spaces, tabs in steps if tabs > 0), default=4)
 
 
 def _indent(line: str) -> str:

@@ -69,6 +69,7 @@ def content(out: bytes, *, cut: bool, context: bool) -> Shown:
     A line that begins a new group stands behind a "--", in one entry, so that pages count lines and not separators.
     """
     groups: dict[bytes, list[str]] = {}
+    names: dict[bytes, str] = {}
     matches, apart = 0, False
     for row in whole(out, b"\n", cut=cut):
         path, found, rest = row.partition(b"\0")
@@ -82,10 +83,12 @@ def content(out: bytes, *, cut: bool, context: bool) -> Shown:
         head = _ROW.match(rest)
         if head is None:
             continue
+        if path not in names:
+            names[path] = name_of(path)
         group = groups.setdefault(path, [])
         mark = "-" if head[2] is None else ":"
         matches += mark == ":"
-        line = f"{name_of(path)}{mark}{head[1].decode()}{mark}{clip(rest[head.end() :], int(head[2] or 1))}"
+        line = f"{names[path]}{mark}{head[1].decode()}{mark}{clip(rest[head.end() :], int(head[2] or 1))}"
         group.append(f"--\n{line}" if apart or (context and not group) else line)
         apart = False
     return Shown([entry for path in sorted(groups) for entry in groups[path]], f"{matches:,} matching lines")
