@@ -14,7 +14,7 @@ MAX_LINE = 300
 _MOST_TEXT = 16 << 20  # characters in which the lines of old are looked for
 _MOST_COMPARED = 2_000_000  # characters compared with one line, when none of the lines is there as it is
 _MOST_LINES, _MOST_PLACES = 5_000, 20
-_ALIKE = 0.6
+_ALIKE = 0.4
 _NUMBERED = re.compile(r" *\d+\t")
 
 
