@@ -99,6 +99,36 @@ async def test_images_come_as_images_and_binaries_as_words(connect: Connect) -> 
         assert "binary file" in await refuse(client, "edit_file", path="z.bin", old_string="a", new_string="b")
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("printf 'RIFF1234WAVE\\0'", "RIFF media"),
+        ("printf 'SQLite format 3\\0'", "a SQLite database"),
+        ("cat /bin/true", "an ELF program"),
+        ("printf 'a\\0' | gzip", "gzip data"),
+        ("printf 'zero\\0'", "5 bytes, begins with"),
+    ],
+)
+async def test_binary_files_are_described_by_what_they_are(connect: Connect, made: str, says: str) -> None:
+    """Well-known formats are named; sound in a container that images come in too is no image."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        await ask(client, "bash", command=f"{made} > odd")
+        assert says in await ask(client, "read_file", path="odd")
+
+
+async def test_utf16_is_decoded(connect: Connect) -> None:
+    """Text in UTF-16 with a byte order mark is shown as text, in windows, and says that it was decoded."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        await ask(
+            client, "bash", command="printf 'one\\r\\ntw\u00f6\\r\\nthree\\r\\n' | iconv -f utf-8 -t utf-16 > wide"
+        )
+        text = await ask(client, "read_file", path="wide", offset=2, limit=1)
+        assert text.startswith("     2\ttw\u00f6\n(lines 2-2 of 3; go on with offset=3)\n(decoded from UTF-16")
+        assert "has 3 lines" in await refuse(client, "read_file", path="wide", offset=9)
+
+
 async def test_a_two_gigabyte_file_is_windowed_promptly(connect: Connect) -> None:
     """A file far larger than memory limits is read in a window; editing it is refused with what to do instead."""
     async with connect() as client:

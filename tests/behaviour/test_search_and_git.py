@@ -16,7 +16,7 @@ async def test_grep_has_three_modes(connect: Connect, era: str) -> None:
         assert await ask(client, "grep", pattern="return") == "calc.py\n(1 files)"
         content = await ask(client, "grep", pattern="return", output_mode="content")
         assert content == "calc.py:2:    return a - b\ncalc.py:6:    return 2 * x\n(2 matching lines)"
-        assert await ask(client, "grep", pattern="return", output_mode="count") == "calc.py:2\n(1 files)"
+        assert await ask(client, "grep", pattern="return", output_mode="count") == "calc.py:2\n(1 files, 2 matches)"
 
 
 async def test_grep_shows_context(connect: Connect) -> None:
@@ -61,15 +61,33 @@ async def test_grep_sees_hidden_files_but_not_ignored_ones_nor_git(connect: Conn
         )
         assert await ask(client, "grep", pattern="zebra") == ".github/a\n(1 files)"
         assert ".github/a" in await ask(client, "glob", pattern="**/a")
-        assert "No files match" in await ask(client, "glob", pattern="out/*")
+        assert "1 ignored files would: out/b" in await ask(client, "glob", pattern="out/*")
+        for pattern in ("**", "**/*", ".git/**"):
+            assert ".git/" not in await ask(client, "glob", pattern=pattern)
+            assert ".git/" not in await ask(client, "grep", pattern="zebra", glob=pattern)
 
 
-@pytest.mark.parametrize(("pattern", "says"), [("(", "regex parse error"), ("[z-a]", "regex")])
-async def test_a_bad_pattern_is_explained(connect: Connect, pattern: str, says: str) -> None:
-    """ripgrep's own words about a pattern reach the caller."""
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"pattern": "("}, "regex parse error: unclosed group. To find a parenthesis itself"),
+        ({"pattern": "[z-a]"}, "regex"),
+        ({"pattern": "(?<=a)b"}, "grep -P in bash"),
+        ({"pattern": "a\nb"}, "Set multiline"),
+        ({"pattern": "a{"}, "write \\{"),
+        ({"pattern": "a", "glob": "{a"}, "unclosed alternate group"),
+        ({"pattern": "a", "type": "tsx"}, "Did you mean 'ts'"),
+        ({"pattern": "a", "type": "javascript"}, "'js'"),
+        ({"pattern": "a", "type": "zzzz"}, "glob='*.ext'"),
+    ],
+)
+async def test_a_bad_search_is_explained(connect: Connect, arguments: dict[str, str], says: str) -> None:
+    """ripgrep's own words reach the caller, with what to do about it here."""
     async with connect() as client:
         await ask(client, "workspace_open")
-        assert says in await refuse(client, "grep", pattern=pattern)
+        said = await refuse(client, "grep", **arguments)
+        assert says in said
+        assert "--" not in said
 
 
 @pytest.mark.parametrize("pattern", ["--files", "-e", "--pre=id", "-rf"])
@@ -91,6 +109,57 @@ async def test_glob_finds_by_name_anywhere_or_by_path(connect: Connect) -> None:
         assert await ask(client, "glob", pattern="*.py", path="tests") == "tests/test_calc.py\n(1 files)"
         assert await ask(client, "glob", pattern="*.{md,txt}") == "README.md\n(1 files)"
         assert await ask(client, "glob", pattern="[cR]*") == "README.md\ncalc.py\n(2 files)"
+
+
+async def test_glob_says_what_else_would_match(connect: Connect) -> None:
+    """A pattern may be absolute in the cell; one that names directories only says so; a file is no place to search in."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        assert await ask(client, "glob", pattern="/workspace/tests/*.py") == "tests/test_calc.py\n(1 files)"
+        assert await ask(client, "glob", pattern="/workspace/tests/*", path="tests") == "tests/test_calc.py\n(1 files)"
+        for pattern in ("tests", "test*/"):
+            assert "tests would match: add /**" in await ask(client, "glob", pattern=pattern)
+        assert "list_dir shows" in await ask(client, "glob", pattern="*.nothing")
+        assert "is a file" in await refuse(client, "glob", pattern="*", path="calc.py")
+        assert "runs backwards" in await refuse(client, "glob", pattern="[z-a]")
+
+
+async def test_pages_of_context_count_lines_and_not_separators(connect: Connect) -> None:
+    """A separator belongs to the line it stands before: no page begins or ends with one, and none is lost."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        await ask(client, "bash", command="for i in 1 2 3; do echo hit $i; seq 11 15; done | tee s1 > s2")
+        arguments = {"pattern": "hit", "output_mode": "content", "context": 1, "glob": "s?"}
+        everything = (await ask(client, "grep", **arguments)).splitlines()
+        pages = [
+            (await ask(client, "grep", **arguments, head_limit=4, offset=at)).splitlines() for at in range(0, 16, 4)
+        ]
+        assert everything[-1] == "(6 matching lines)"
+        assert not {"--"} & {line for page in pages for line in (page[0], page[-2])}
+        joined = [line for page in pages for line in page[:-1] if line != "--"]
+        assert joined == [line for line in everything[:-1] if line != "--"]
+        assert everything.count("--") == 5
+
+
+async def test_a_match_far_inside_a_long_line_is_shown(connect: Connect) -> None:
+    """A long line is clipped around what matched, and binary files that are named say that they match."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        await ask(
+            client,
+            "bash",
+            command="(head -c 9000 /dev/zero | tr '\\0' x; echo needle; ) > long; "
+            "(printf 'y%.0s' $(seq 20000); echo needle) > longer; printf 'needle\\0' > bin",
+        )
+        found = await ask(client, "grep", pattern="needle", output_mode="content", path="long")
+        assert found.startswith("long:1:...xxx")
+        assert "xneedle (match at column 9,001" in found
+        assert "match at column 20,001" in await ask(
+            client, "grep", pattern="needle", output_mode="content", path="longer"
+        )
+        assert "bin: matches, but binary" in await ask(
+            client, "grep", pattern="needle", output_mode="content", path="bin"
+        )
 
 
 async def test_a_search_below_a_missing_path_says_so(connect: Connect) -> None:

@@ -49,13 +49,17 @@ async def by_typing(stage: Stage, command: str) -> str:
 
 async def by_filter(stage: Stage, command: str) -> str:
     """As a filter that git runs, in the cell, because the repository's own configuration says so."""
-    await stage.call("write_file", path=".git/attack.sh", content=f"cd /workspace\n{{ {command}\n}} > /tmp/told 2>&1\ncat\n")
+    await stage.call(
+        "write_file", path=".git/attack.sh", content=f"cd /workspace\n{{ {command}\n}} > /tmp/told 2>&1\ncat\n"
+    )
     await stage.attack(
         f"git config filter.attack.clean {shlex.quote('bash .git/attack.sh')}; echo '*.lure filter=attack' > .gitattributes;"
         "echo lure > a.lure; rm -f /tmp/told"
     )
     shown = await stage.call("git_diff")
-    return shown + await stage.attack("cat /tmp/told; rm -f a.lure .gitattributes .git/attack.sh; git config --unset-all filter.attack.clean")
+    return shown + await stage.attack(
+        "cat /tmp/told; rm -f a.lure .gitattributes .git/attack.sh; git config --unset-all filter.attack.clean"
+    )
 
 
 async def by_patch(stage: Stage, command: str) -> str:

@@ -88,7 +88,12 @@ def prepared(stage: Stage) -> Generator[Ground]:
 
 def seen_by_the_host(stage: Stage) -> object:
     """What no attack may change: files, mounts and listeners of the host, and the mounts of the neighbour."""
-    return manifest(stage.decoy, stage.repo), mounts(), listening(), [mounts(guest) for guest in guests_of(stage.server)]
+    return (
+        manifest(stage.decoy, stage.repo),
+        mounts(),
+        listening(),
+        [mounts(guest) for guest in guests_of(stage.server)],
+    )
 
 
 def decisions(stage: Stage) -> int:
@@ -136,7 +141,9 @@ OUT = ["../decoy/secret.txt", "/etc/shadow", "planted/secret.txt", "/proc/1/envi
 
 
 @pytest.mark.parametrize("path", OUT)
-@pytest.mark.parametrize("way", ["read", "list", "write", "edit", "grep", "glob", "diff", "patch", "codex-patch", "address", "cwd"])
+@pytest.mark.parametrize(
+    "way", ["read", "list", "write", "edit", "grep", "glob", "diff", "patch", "codex-patch", "address", "cwd"]
+)
 async def test_no_path_leads_out(stage: Stage, way: str, path: str) -> None:
     """Whatever takes a path stays within the workspace: dots, absolute paths and planted links are refused with words."""
     await stage.attack(f"ln -sfn {stage.decoy} planted; ln -sfn / planted-root")

@@ -6,12 +6,14 @@ Lives here: the four tools' arguments, handlers and wording. It may not open fil
 import posixpath
 from typing import Annotated
 
+from anyio import to_thread
 from pydantic import Field
 
 from ..errors import EditRefused, FileChanged, FileTooLarge, WrongKind
 from ..models import DirectoryEntry, FileWindow, KiB, MiB, WorkspacePath
 from .base import MAX_TEXT, Call, Image, InWorkspace, Reply, Services, Tool, workspace_of
-from .edits import Edit, replace
+from .edits import Edit, Refused, replace
+from .kinds import image_type, is_utf16, kind_of
 from .text import cut_middle, printable, size_of
 
 MAX_LINE = 2_000
@@ -19,14 +21,9 @@ MAX_READ = 256 * KiB
 MAX_EDITED = 16 * MiB
 MAX_IMAGE = 5 * MiB
 MAX_ENTRIES = 1_000
+MAX_UTF16 = 4 * MiB
+QUICK_EDIT = 64 * KiB
 SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
-_IMAGES = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"RIFF": "image/webp",
-}
-
 FilePath = Annotated[WorkspacePath, Field(description="Path relative to the workspace, or absolute below /workspace.")]
 
 
@@ -74,12 +71,15 @@ def number_lines(window: FileWindow, first: int) -> str:
 
 
 async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) -> Reply:
-    path = call.args.path
-    kind = image_type(window.body)
+    path, head = call.args.path, window.body[:16]
+    kind = image_type(head)
+    if kind is None and is_utf16(head) and window.size <= MAX_UTF16:
+        return await _utf16(services, call)
     if kind is None:
-        start = window.body[:16].hex(" ")
+        what = kind_of(head)
         return Reply(
-            f"{path} is binary: {size_of(window.size)}, begins with {start}. Use bash (file, xxd, strings) to look into it."
+            f"{path} is binary: {size_of(window.size)}, {f'{what}, ' if what else ''}begins with {head.hex(' ')}. Use bash "
+            "(file, xxd, strings) to look into it."
         )
     if window.size > MAX_IMAGE:
         raise FileTooLarge(path, window.size, MAX_IMAGE, "Make it smaller with a tool in bash first.")
@@ -87,8 +87,18 @@ async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) 
     return Reply(f"{path}: {kind}, {size_of(whole.size)}", image=Image(whole.body, kind))
 
 
-def image_type(body: bytes) -> str | None:
-    return next((mime for magic, mime in _IMAGES.items() if body.startswith(magic)), None)
+async def _utf16(services: Services, call: Call[ReadFile]) -> Reply:
+    """UTF-16 text as it reads, with line numbers, and a word that edit_file does not take it."""
+    args = call.args
+    whole = await workspace_of(services, call).read(args.path, max_bytes=MAX_UTF16)
+    lines = whole.body.decode("utf-16", errors="replace").split("\n")
+    count = len(lines) - (lines[-1] == "")
+    wanted = lines[args.offset - 1 : min(count, args.offset - 1 + args.limit)]
+    if not wanted:
+        return Reply(f"{args.path} has {count:,} lines; offset {args.offset:,} is behind its end.", failed=True)
+    body = "\n".join([*wanted, ""]).encode("utf-8", errors="replace")
+    text = number_lines(whole.model_copy(update={"body": body, "lines": count}), args.offset)
+    return Reply(f"{text}\n(decoded from UTF-16; edit_file does not take it, iconv in bash converts it)")
 
 
 class WriteFile(InWorkspace):
@@ -127,14 +137,25 @@ async def edit_file(services: Services, call: Call[EditFile]) -> Reply:
             raise FileTooLarge(args.path, before.size, MAX_EDITED, "Change it with a program in bash (sed, python3).")
         if before.binary:
             raise WrongKind(args.path, "a binary file", "Change it with a program in bash.")
-        edit = replace(_decode(before.body), args.old_string, args.new_string, everywhere=args.replace_all)
+        edit, body = await _edited(before.body, args)
         if not isinstance(edit, Edit):
             raise EditRefused(args.path, edit.why, edit.detail)
-        await ws.write(args.path, _encode(edit.text), expect=before.digest)
+        await ws.write(args.path, body, expect=before.digest)
     note = f" ({edit.note})" if edit.note else ""
     places = f"{edit.count} places" if edit.count > 1 else "1 place"
     diff = edit.diff.encode("utf-8", errors="replace").decode()
     return Reply(f"Changed {places} in {args.path}{note}.\n{diff}")
+
+
+async def _edited(body: bytes, args: EditFile) -> tuple[Edit | Refused, bytes]:
+    """The edit and the new content; beside the event loop when it takes longer than a thread's start."""
+
+    def work() -> tuple[Edit | Refused, bytes]:
+        edit = replace(_decode(body), args.old_string, args.new_string, everywhere=args.replace_all)
+        return edit, _encode(edit.text) if isinstance(edit, Edit) else b""
+
+    quick = len(body) + len(args.old_string) + len(args.new_string) <= QUICK_EDIT
+    return work() if quick else await to_thread.run_sync(work)
 
 
 def _need_name(path: str) -> None:
@@ -181,8 +202,8 @@ TOOLS = (
         name="read_file", title="Read a file", toolset="core", effect="read", arguments=ReadFile, handler=read_file,
         idempotent=True,
         description="Reads a text file of the workspace with line numbers, 2000 lines from offset on by default. Long lines "
-        "are cut at 2000 characters and a result at 30,000; the last line then says which offset goes on. Images come back "
-        "as images, other binary files as a description. Read a file before write_file overwrites it.",
+        "are cut at 2000 characters and a result at 30,000; the last line then says which offset goes on. PNG, JPEG, GIF and "
+        "WebP come back as images, other binary files as a description. Read a file before write_file overwrites it.",
     ),
     Tool(
         name="write_file", title="Write a file", toolset="core", effect="write", arguments=WriteFile, handler=write_file,
@@ -196,7 +217,9 @@ TOOLS = (
         destructive=True,
         description="Replaces old_string by new_string in a text file. old_string must name exactly one place (or set "
         "replace_all): give enough lines around the change. Trailing spaces and indentation are tolerated when nothing "
-        "matches exactly, and the result says so. Atomic; keeps line endings and mode. Answers with a short diff.",
+        "matches exactly, also typographic quotes and dashes, and the result says so. When it matches nothing or several places, "
+        "the nearest text or the candidates are shown and nothing changes. Atomic; keeps line endings and mode. Answers with a "
+        "short diff.",
     ),
     Tool(
         name="list_dir", title="List a directory", toolset="core", effect="read", arguments=ListDir, handler=list_dir,

@@ -13,8 +13,9 @@ from urllib.parse import quote, unquote
 from ..errors import FileTooLarge, WrongKind
 from ..models import MiB
 from .base import Call, Image, InWorkspace, Reply, Services, Tool, workspace_of
-from .files import FilePath, ListDir, image_type, list_dir
+from .files import FilePath, ListDir, list_dir
 from .git import GitDiff, diff_text
+from .kinds import image_type
 
 MAX_SHOWN = 4 * MiB
 MAX_COMPLETIONS = 100  # the protocol's own limit on one answer

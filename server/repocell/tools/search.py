@@ -1,27 +1,30 @@
 """Finding text and files: ripgrep, run inside the cell.
 
-Lives here: arguments to ripgrep's command line (a pattern is never an option), and ripgrep's answer to a bounded,
-ordered result. It may not search on the host.
+Lives here: arguments to ripgrep's command line (a pattern is never an option), and pages of its answer. It may not search
+on the host.
 """
 
-import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from anyio import to_thread
 from pydantic import Field
 
-from ..errors import SearchFailed, WrongKind
-from ..models import TOOLS_DIR, MiB
+from ..errors import SearchFailed, WrongKind, suggest
+from ..globs import glob_matcher
+from ..models import TOOLS_DIR, WORKSPACE_DIR, MiB
 from ..workspaces.workspace import Collected, Workspace
 from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
 from .files import FilePath
-from .text import printable
+from .ripgrep import MAX_COLUMNS, Shown, complaint, content, file_counts, file_names, name_of, near_types, whole
 
 RG = f"{TOOLS_DIR}/rg"
 MAX_COLLECTED = 16 * MiB
-MAX_LINE = 500
-MAX_STARS = 3  # matching takes time in the length of a path to the power of this
-_COMMON = ("--no-config", "--color=never", "--hidden", "--glob=!.git", "--no-messages")
+MAX_HINTS = 5
+MATCHING_SECONDS = 10.0
+_COMMON = ("--no-config", "--color=never", "--hidden", "--no-messages")
+_NEVER = "--glob=!.git"  # the last glob that matches decides, so this one comes after the caller's
 
 
 class Grep(InWorkspace):
@@ -44,14 +47,10 @@ def grep_argv(args: Grep) -> Sequence[str]:
         "files_with_matches": ["--files-with-matches", "--null"],
         "count": ["--count-matches", "--with-filename", "--null"],
         "content": [
-            "--line-number",
-            "--with-filename",
-            "--null",
-            "--no-heading",
-            "--max-columns=4096",
+            "--line-number", "--column", "--with-filename", "--null", "--no-heading", f"--max-columns={MAX_COLUMNS}",
             "--max-columns-preview",
         ],
-    }[args.output_mode]
+    }[args.output_mode]  # fmt: skip
     argv = [RG, *_COMMON, *mode]
     if args.output_mode == "content":
         argv += [
@@ -66,24 +65,43 @@ def grep_argv(args: Grep) -> Sequence[str]:
         argv.append(f"--glob={args.glob}")
     if args.type:
         argv.append(f"--type={args.type}")
-    return [*argv, f"--regexp={args.pattern}", "--", f"./{args.path}" if args.path else "./"]
+    return [*argv, _NEVER, f"--regexp={args.pattern}", "--", f"./{args.path}" if args.path else "./"]
 
 
 async def grep(services: Services, call: Call[Grep]) -> Reply:
     ws, args = workspace_of(services, call), call.args
     if args.path:
         await _refuse_special(ws, args.path)
-    found = await ws.collect(grep_argv(args), max_bytes=MAX_COLLECTED)
+    found = await _collected(ws, grep_argv(args))
+    if args.type and "unrecognized file type" in found.err.decode(errors="replace"):
+        listed = await ws.collect([RG, "--no-config", "--type-list"], max_bytes=MiB)
+        near = near_types(args.type, listed.out.decode(errors="replace"))
+        raise SearchFailed(f"there is no file type {args.type!r}.{suggest(near)} glob='*.ext' works for any ending.")
     _check(found)
+    shown = await to_thread.run_sync(_shown, args, found)
+    if not shown.entries:
+        return Reply(_no_matches(args))
+    return Reply(_page(shown, args.head_limit, args.offset, cut=found.cut))
+
+
+async def _collected(ws: Workspace, argv: Sequence[str]) -> Collected:
+    """ripgrep's answer. One that is cut is asked for again in order, which is slower, so that pages fit each other."""
+    found = await ws.collect(argv, max_bytes=MAX_COLLECTED)
+    return await ws.collect([argv[0], "--sort=path", *argv[1:]], max_bytes=MAX_COLLECTED) if found.cut else found
+
+
+def _shown(args: Grep, found: Collected) -> Shown:
     if args.output_mode == "content":
-        lines, count = _content_lines(found.out)
-        what = "lines"
-    else:
-        lines = sorted(_path_lines(found.out, args.output_mode == "count"), key=lambda line: line.split(":")[0])
-        count, what = len(lines), "files"
-    if not lines:
-        return Reply("No matches." + (" Ignored files are not searched." if not args.glob else ""))
-    return Reply(_page(lines, args.head_limit, args.offset, count, what, found.cut))
+        return content(found.out, cut=found.cut, context=max(args.before, args.after, args.context) > 0)
+    if args.output_mode == "count":
+        return file_counts(found.out, cut=found.cut)
+    names = file_names(found.out, cut=found.cut)
+    return Shown(names, f"{len(names):,} files")
+
+
+def _no_matches(args: Grep) -> str:
+    left_out = "Binary" if args.glob else "Ignored and binary"  # what a glob names is searched, ignored or not
+    return f"No matches. {left_out} files are not searched, unless path names one."
 
 
 async def _refuse_special(ws: Workspace, path: str) -> None:
@@ -99,62 +117,26 @@ async def _refuse_special(ws: Workspace, path: str) -> None:
 def _check(found: Collected) -> None:
     """ripgrep ends with 0 for matches, 1 for none, 2 for an error; a cut result was stopped by us."""
     if not found.cut and found.status.exit not in (0, 1) and not (found.status.exit == 2 and found.out):
-        said = found.err.decode(errors="replace").removeprefix("rg: ").strip()
-        raise SearchFailed(said[:500] or "ripgrep ended unexpectedly.")
+        said = found.err.decode(errors="replace").strip()
+        raise SearchFailed(complaint(said) if said else "ripgrep ended unexpectedly.")
 
 
-def _path_lines(out: bytes, counted: bool) -> Sequence[str]:
-    if not counted:
-        return [_name(path) for path in out.split(b"\0") if path]
-    rows = [row.partition(b"\0") for row in out.split(b"\n") if row]
-    return [f"{_name(path)}:{count.decode()}" for path, _, count in rows]
-
-
-def _content_lines(out: bytes) -> tuple[Sequence[str], int]:
-    """Lines `path:number:text` (`-` instead of `:` for context), files in order, and how many lines match."""
-    groups: dict[str, list[str]] = {}
-    matches = 0
-    name = ""
-    for row in out.split(b"\n"):
-        path, found, rest = row.partition(b"\0")
-        if not found:
-            if row == b"--" and name:
-                groups[name].append("--")
-            continue
-        name = _name(path)
-        head = re.match(rb"(\d+)([:-])", rest)
-        if head is None:
-            continue
-        matches += head[2] == b":"
-        text = rest[head.end() :].decode("utf-8", errors="replace").rstrip("\r")
-        mark = head[2].decode()
-        groups.setdefault(name, []).append(f"{name}{mark}{head[1].decode()}{mark}{_clip(text)}")
-    return [line for key in sorted(groups) for line in groups[key]], matches
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}... ({len(text):,} characters)"
-
-
-def _name(path: bytes) -> str:
-    return printable(path.decode("utf-8", errors="surrogateescape").removeprefix("./"))
-
-
-def _page(lines: Sequence[str], limit: int, offset: int, count: int, what: str, cut: bool) -> str:
-    """A window of the lines, within MAX_TEXT, and a last line with the total and how to go on."""
-    shown: list[str] = []
+def _page(shown: Shown, limit: int, offset: int, *, cut: bool) -> str:
+    """A window of the entries, within MAX_TEXT, and a last line with the total and how to go on."""
+    out: list[str] = []
     room = MAX_TEXT - 200
-    for line in lines[offset : offset + limit]:
-        room -= len(line) + 1
+    for entry in shown.entries[offset : offset + limit]:
+        text = entry if out else entry.removeprefix("--\n")
+        room -= len(text) + 1
         if room < 0:
             break
-        shown.append(line)
-    end = offset + len(shown)
-    total = f"{'more than ' if cut else ''}{count:,} {'matching ' if what == 'lines' else ''}{what}"
-    if not shown:
+        out.append(text)
+    end = offset + len(out)
+    total = f"{'more than ' if cut else ''}{shown.total}"
+    if not out:
         return f"({total}; offset {offset:,} is behind the last one)"
-    more = f"; go on with offset={end}, or narrow with path, glob or type" if end < len(lines) or cut else ""
-    return "\n".join([*shown, f"({total}{more})"])
+    more = f"; go on with offset={end}, or narrow with path, glob or type" if end < len(shown.entries) or cut else ""
+    return "\n".join([*out, f"({total}{more})"])
 
 
 class Glob(InWorkspace):
@@ -168,69 +150,71 @@ class Glob(InWorkspace):
 
 async def glob(services: Services, call: Call[Glob]) -> Reply:
     ws, args = workspace_of(services, call), call.args
-    if args.path:
-        await ws.stat(args.path)
-    argv = (RG, *_COMMON, "--files", "--null", "--", f"./{args.path}" if args.path else "./")
-    found = await ws.collect(argv, max_bytes=MAX_COLLECTED)
+    if args.path and (await ws.stat(args.path)).kind == "file":
+        raise WrongKind(args.path, "a file", "glob takes the directory to search in as path.")
+    found = await _listed(ws, args)
     _check(found)
-    matches = glob_matcher(args.pattern)
-    base = f"{args.path}/" if args.path else ""
-    names = [name for path in found.out.split(b"\0") if path and matches((name := _name(path)).removeprefix(base))]
+    matches = _matcher(args)
+    names = await to_thread.run_sync(_matching, found, args.path, matches)
     if not names:
-        return Reply("No files match. Ignored files are not listed; list_dir shows everything.")
-    return Reply(_page(sorted(names), args.head_limit, args.offset, len(names), "files", found.cut))
+        return Reply(await _nothing(ws, args, found, matches))
+    return Reply(_page(Shown(names, f"{len(names):,} files"), args.head_limit, args.offset, cut=found.cut))
 
 
-def glob_matcher(pattern: str) -> Callable[[str], bool]:
-    """A predicate on paths relative to where the search began. Supports *, **, ?, [..] and {a,b}.
+async def _listed(ws: Workspace, args: Glob, *options: str) -> Collected:
+    argv = [RG, *_COMMON, *options, _NEVER, "--files", "--null", "--", f"./{args.path}" if args.path else "./"]
+    return await _collected(ws, argv)
 
-    Raises SearchFailed for a class that is none, like [z-a].
-    """
-    anchored = re.sub(r"\*{3,}", "**", re.sub(r"(\*\*/)+", "**/", pattern.removeprefix("./")))
-    if len(re.findall(r"\*+", anchored)) > MAX_STARS or anchored.count("{") > MAX_STARS:
-        raise SearchFailed(f"the pattern has more than {MAX_STARS} stars or choices; use fewer.")
-    if "/" not in anchored.strip("/"):
-        anchored = f"**/{anchored}"
+
+def _matcher(args: Glob) -> Callable[[str], bool]:
+    """The pattern as a predicate on paths below `path`; it may also be absolute in the cell."""
+    pattern = args.pattern
+    base = f"{WORKSPACE_DIR}/{args.path}".rstrip("/") + "/"
+    if pattern.startswith(base):
+        pattern = f"/{pattern.removeprefix(base)}"
     try:
-        regex = re.compile(_glob_regex(anchored.lstrip("/")))
-    except re.error as error:
-        raise SearchFailed(f"{pattern!r} is not a pattern: {error}.") from None
-    return lambda path: regex.fullmatch(path) is not None
+        return glob_matcher(pattern)
+    except ValueError as error:
+        raise SearchFailed(f"{error}.") from None
 
 
-def _glob_regex(pattern: str) -> str:
-    out: list[str] = []
-    at, depth = 0, 0
-    while at < len(pattern):
-        char = pattern[at]
-        if pattern.startswith("**/", at):
-            out.append("(?:.*/)?")
-            at += 3
-            continue
-        if pattern.startswith("**", at):
-            out.append(".*")
-            at += 2
-            continue
-        closing = pattern.find("]", at + 2) if char == "[" else -1
-        if closing > 0:
-            inner = pattern[at + 1 : closing]
-            negated = inner[0] in "!^"
-            body = "".join(each if each == "-" else re.escape(each) for each in inner[negated:])
-            out.append(f"[{'^' if negated else ''}{body}]")
-            at = closing + 1
-            continue
-        if char == "{" and "}" in pattern[at:]:
-            depth += 1
-            out.append("(?:")
-        elif char == "}" and depth:
-            depth -= 1
-            out.append(")")
-        elif char == "," and depth:
-            out.append("|")
-        else:
-            out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
-        at += 1
-    return "".join(out) + ")" * depth
+def _matching(found: Collected, below: str, matches: Callable[[str], bool]) -> Sequence[str]:
+    """Paths that match, in order, as they are shown. Raises SearchFailed when that takes too long."""
+    base = len(f"./{below}/") if below else len("./")
+    until = time.monotonic() + MATCHING_SECONDS
+    names: list[str] = []
+    for number, path in enumerate(whole(found.out, b"\0", cut=found.cut)):
+        if number % 1000 == 999 and time.monotonic() > until:
+            raise SearchFailed("the pattern takes too long for so many files; use fewer stars, or give a path.")
+        if matches(path[base:].decode("utf-8", errors="surrogateescape")):
+            names.append(name_of(path))
+    return sorted(names)
+
+
+async def _nothing(ws: Workspace, args: Glob, found: Collected, matches: Callable[[str], bool]) -> str:
+    """That no file matches, and whether a directory or an ignored file would."""
+    words = ["No files match."]
+    folders = await to_thread.run_sync(_folders, found, args.path, args.pattern)
+    if folders:
+        names = ", ".join(folders[:MAX_HINTS])
+        words.append(f"Directories are not listed, and {names} would match: add /** to see the files in it.")
+    ignored = await to_thread.run_sync(_matching, await _listed(ws, args, "--no-ignore"), args.path, matches)
+    if ignored:
+        words.append(f"{len(ignored):,} ignored files would: {', '.join(ignored[:MAX_HINTS])}.")
+    elif not folders:
+        words.append("list_dir shows what there is.")
+    return " ".join(words)
+
+
+def _folders(found: Collected, below: str, pattern: str) -> Sequence[str]:
+    """Directories with files in them that the pattern would match."""
+    paths: set[bytes] = set()
+    for path in whole(found.out, b"\0", cut=found.cut):
+        while (path := path.rpartition(b"/")[0]) not in (b"", b".") and path not in paths:
+            paths.add(path)
+    at = Collected(b"\0".join([*paths, b""]), b"", found.status, False)
+    args = Glob(pattern=pattern.rstrip("/"), path=below)
+    return _matching(at, below, _matcher(args))
 
 
 TOOLS = (

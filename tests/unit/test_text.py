@@ -1,13 +1,12 @@
-"""Bounding text, terminal output as text, and glob patterns. Pure functions."""
+"""Bounding text, and terminal output as text. Pure functions."""
 
-from contextlib import suppress
+import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repocell.errors import SearchFailed
-from repocell.tools.search import glob_matcher
 from repocell.tools.text import as_text, cut_middle, printable, size_of
 
 
@@ -50,37 +49,48 @@ def test_names_are_shown_on_one_line(name: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "yes", "no"),
-    [
-        ("*.py", ["a.py", "d/e/a.py"], ["a.pyc", "py"]),
-        ("src/*.py", ["src/a.py"], ["src/d/a.py", "x/src/a.py"]),
-        ("src/**/*.py", ["src/a.py", "src/d/e/a.py"], ["a.py"]),
-        ("**/test_*", ["test_a", "d/test_a"], ["a_test"]),
-        ("*.{js,ts}", ["a.js", "d/a.ts"], ["a.jsx"]),
-        ("[!a]?c", ["bbc"], ["abc", "bc"]),
-        ("a+b(c).txt", ["a+b(c).txt"], ["aab(c).txt"]),
-        ("d/**", ["d/a", "d/e/f"], ["d"]),
-        ("{", ["{"], ["a"]),
-        ("[", ["["], ["a"]),
-    ],
-)
-def test_globs_match_what_they_say(pattern: str, yes: list[str], no: list[str]) -> None:
-    """*, **, ?, classes and braces; everything else is itself."""
-    matches = glob_matcher(pattern)
-    assert [path for path in yes if not matches(path)] == []
-    assert [path for path in no if matches(path)] == []
-
-
-@given(st.text(alphabet="ab/*?[]{},!", max_size=12), st.text(alphabet="ab/.", max_size=12))
-def test_no_glob_makes_it_raise(pattern: str, path: str) -> None:
-    """Every pattern matches or not, or is refused with words."""
-    with suppress(SearchFailed):
-        glob_matcher(pattern)(path)
-
-
-@pytest.mark.parametrize(
     ("count", "text"), [(0, "0 bytes"), (1536, "1.5 KiB"), (10 << 20, "10.0 MiB"), (5 << 30, "5.0 GiB")]
 )
 def test_sizes_are_said_in_units(count: int, text: str) -> None:
     """Sizes carry their unit."""
     assert size_of(count) == text
+
+
+@given(st.text(alphabet="ab\n", min_size=1), st.integers(min_value=400, max_value=900))
+def test_cut_text_keeps_the_head_and_the_tail(piece: str, limit: int) -> None:
+    """What is left stands at the start and at the end of the whole text, and the note counts what is missing."""
+    text = (piece + "c") * 1000
+    cut = cut_middle(text, limit, "read on")
+    head, note, tail = re.split(r"\n?(\[\.\.\. [^\n]*\])\n", cut, maxsplit=1)
+    assert text.startswith(head)
+    assert text.endswith(tail)
+    assert len(head) > 50
+    assert len(tail) > 50
+    missing = re.search(r"\(([\d,]+) characters", note)
+    assert missing
+    assert (
+        0
+        <= len(text) - len(head) - len(tail) - int(missing[1].replace(",", ""))
+        <= head.count("\n") + piece.count("\n") + 1
+    )
+
+
+SLOW = {
+    "one-line": b"x" * (10 << 20),
+    "progress": b"50%\r" * (1 << 20),
+    "open-escapes": b"\x1b[" * (128 << 10),
+    "open-titles": b"\x1b]" * (128 << 10),
+    "escapes": b"\x1b" * (256 << 10),
+    "long-parameters": b"\x1b[" + b"0;" * (1 << 20),
+    "spaces": b"\x1b[" + b" " * (1 << 20),
+    "colours": b"\x1b[1;31mx\x1b[0m" * (64 << 10),
+    "undecodable": b"\xff" * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("data", SLOW.values(), ids=list(SLOW))
+def test_no_output_is_slow(data: bytes) -> None:
+    """Output takes time in its length, whatever it is made of."""
+    began = time.process_time()
+    assert len(cut_middle(as_text(data), 30_000, "read on")) <= 30_000
+    assert time.process_time() - began < 2
