@@ -271,14 +271,58 @@ def test_clone3_pretends_not_to_exist(machine: str) -> None:
     assert answer(machine, "clone3") == ERRNO | ENOSYS
 
 
+# Of each call, the first arguments that change the guest, which is process 1 and process group 1.
+SPOILING = {
+    ("prlimit64", ()),
+    ("sched_setaffinity", ()),
+    ("sched_setattr", ()),
+    ("sched_setparam", ()),
+    ("sched_setscheduler", ()),
+    ("setpriority", (0,)),
+    ("setpriority", (1,)),
+    ("ioprio_set", (1,)),
+    ("ioprio_set", (2,)),
+}
+ANYBODY = [0, 1, 2, 3, 4096, 1 << 22, 0x7FFF_FFFF, 0x8000_0001, 0xFFFF_FFFE, 0xFFFF_FFFF]
+
+
 @by_machine
 @pytest.mark.parametrize("high", HIGH_HALVES)
-def test_ioctl_is_denied_for_exactly_two_commands(machine: str, high: int) -> None:
-    """Of the commands around them only TIOCSTI and TIOCLINUX are denied, also with the high half set."""
+@pytest.mark.parametrize(("syscall", "which"), sorted(SPOILING))
+def test_the_guest_and_nobody_else_is_out_of_reach(
+    machine: str, syscall: str, which: tuple[int, ...], high: int
+) -> None:
+    """Number 1 is denied, and 0 (oneself) and every other is not, also with the high halves set."""
+    which = tuple(high | each for each in which)
+    denied = {who for who in ANYBODY if answer(machine, syscall, *which, high | who) == ERRNO | EPERM}
+    allowed = {who for who in ANYBODY if answer(machine, syscall, *which, high | who) == ALLOW}
+    assert (denied, allowed) == ({1}, {*ANYBODY} - {1})
+
+
+@by_machine
+@pytest.mark.parametrize("high", HIGH_HALVES)
+@pytest.mark.parametrize(("syscall", "user"), [("setpriority", 2), ("ioprio_set", 3)])
+def test_nobody_speaks_for_a_whole_user(machine: str, syscall: str, user: int, high: int) -> None:
+    """All processes of a user, the guest among them, cannot be meant at once; what the kernel does not know passes."""
+    assert {answer(machine, syscall, high | user, high | who) for who in ANYBODY} == {ERRNO | EPERM}
+    assert {answer(machine, syscall, high | which, 1) for which in (4, 5, 0xFFFF_FFFF)} == {ALLOW}
+
+
+@by_machine
+@pytest.mark.parametrize("syscall", ["getpriority", "ioprio_get", "sched_getaffinity", "sched_getscheduler", "kill"])
+def test_looking_at_the_guest_is_allowed(machine: str, syscall: str) -> None:
+    """What only reads, and what the kernel keeps from PID 1 by itself, is left to the kernel."""
+    assert answer(machine, syscall, 1, 1) == ALLOW
+
+
+@by_machine
+@pytest.mark.parametrize("high", HIGH_HALVES)
+def test_ioctl_is_denied_for_exactly_three_commands(machine: str, high: int) -> None:
+    """Of the commands around them only TIOCSTI, TIOCLINUX and TIOCSETD are denied, also with the high half set."""
     denied = {
         command for command in range(0x5400, 0x5500) if answer(machine, "ioctl", 0, high | command) == ERRNO | EPERM
     }
-    assert denied == {0x5412, 0x541C}
+    assert denied == {0x5412, 0x541C, 0x5423}
 
 
 @by_machine

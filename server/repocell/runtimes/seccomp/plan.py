@@ -61,6 +61,12 @@ NAMESPACE_FLAGS = (
 
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
+TIOCSETD = 0x5423
+
+GUEST = 1  # the PID of the guest in its cell
+# What the first argument of setpriority and ioprio_set says of the second.
+PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
+IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER = 1, 2, 3
 
 AF_UNIX = 1
 AF_INET = 2
@@ -125,6 +131,28 @@ _OTHER_PROCESSES = _each(
     "pidfd_getfd",
 )
 
+# Limits, niceness, scheduling class and processors of the guest: its uid is the cell's, so the kernel lets commands
+# worsen them, for good, and all later commands inherit them. An open-file limit of 9 ends the use of the cell.
+# The guest is PID 1 and alone in process group 1; whoever means a user means it too. Other processes stay open to
+# change, as to kill: a filter cannot tell one's own number or child from a sibling, and programs name both that way
+# (prlimit --pid $$, renice, taskset -p, make's children). The kernel reads numbers as ints, so low halves count.
+_THE_GUEST = (
+    *(
+        Rule(syscall, where=(Argument(0, LOW_HALF, GUEST),))
+        for syscall in ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+    ),
+    *(
+        Rule(syscall, where=(Argument(0, LOW_HALF, which), Argument(1, LOW_HALF, GUEST)))
+        for syscall, kinds in (
+            ("setpriority", (PRIO_PROCESS, PRIO_PGRP)),
+            ("ioprio_set", (IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP)),
+        )
+        for which in kinds
+    ),
+    Rule("setpriority", where=(Argument(0, LOW_HALF, PRIO_USER),)),
+    Rule("ioprio_set", where=(Argument(0, LOW_HALF, IOPRIO_WHO_USER),)),
+)
+
 # Keyrings belong to the user, not to a namespace: a cell could read the keys of the person who started it.
 _KEYRINGS = _each("add_key", "request_key", "keyctl")
 
@@ -171,9 +199,11 @@ _THE_HOST = _each(
 # Calls long out of use, kept by some kernels: code nobody looks at any more.
 _RELICS = _each("lookup_dcookie", "nfsservctl", "uselib", "ustat")
 
-# Both push keystrokes into the terminal, which the shell outside reads as typed by the person (CVE-2017-5226).
+# TIOCSTI and TIOCLINUX push keystrokes into the terminal, which the shell outside reads as typed by the person
+# (CVE-2017-5226). TIOCSETD puts a line discipline on a terminal of one's own: it loads little-tested modules made for
+# modems, and some gave root (n_hdlc CVE-2017-2636, n_gsm CVE-2023-6546).
 # The kernel cuts the command down to 32 bits, so 0x1_0000_5412 is TIOCSTI too (CVE-2019-10063).
-_TERMINAL_INJECTION = tuple(Rule("ioctl", where=(Argument(1, LOW_HALF, command),)) for command in (TIOCSTI, TIOCLINUX))
+_TERMINALS = tuple(Rule("ioctl", where=(Argument(1, LOW_HALF, command),)) for command in (TIOCSTI, TIOCLINUX, TIOCSETD))
 
 # Rare families (packet, vsock, alg, bluetooth, tipc, can, xdp, and whatever comes next) load and reach little-tested
 # modules, and vsock talks to the hypervisor past every network namespace. Netlink stays for its routing protocol, which
@@ -195,12 +225,13 @@ DENIED: tuple[Rule, ...] = (
     *_MOUNTS,
     *_NAMESPACES,
     *_OTHER_PROCESSES,
+    *_THE_GUEST,
     *_KEYRINGS,
     *_ATTACK_SURFACE,
     *_FILE_HANDLES,
     *_THE_HOST,
     *_RELICS,
-    *_TERMINAL_INJECTION,
+    *_TERMINALS,
     *_SOCKETS,
 )
 
