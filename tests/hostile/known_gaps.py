@@ -7,7 +7,6 @@ _UNMAPPED = "memory that no process has mapped is seen by control groups only, a
 _SLOW = "stalls the whole server for many seconds"
 _R = "test_resources.py::"
 GAPS: dict[str, str] = {
-    "test_failing_closed.py::test_where_user_namespaces_are_blocked_nothing_starts[root]": "nothing starts, but not in words",
     "test_files.py::test_a_whole_session_leaves_the_clone_as_it_was[split-index]": "git touches the time of a shared index",
     f"{_R}test_a_cell_takes_no_more_memory_than_its_limit[unmapped-segments]": _UNMAPPED,
     f"{_R}test_without_control_groups_memory_is_watched[memory-file]": _UNMAPPED,
