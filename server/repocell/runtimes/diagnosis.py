@@ -1,7 +1,8 @@
 """From the words of a kernel, or of bubblewrap, to a cause and a remedy a person can act on.
 
-Lives here: reading the host's switches that forbid user namespaces, what a root lacks, and the table of symptoms (sources: bubblewrap 0.8 to
-0.12 messages, kernel.org's sysctl documentation, Ubuntu's 23.10 release notes). It may not start a sandbox.
+Lives here: reading the host's switches that forbid user namespaces, and what a root lacks; and the table of symptoms
+(sources: bubblewrap 0.8 to 0.12 messages, kernel.org's sysctl documentation, Ubuntu's 23.10 release notes). It may not
+start a sandbox.
 """
 
 import shutil
