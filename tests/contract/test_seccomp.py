@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from errno import EAFNOSUPPORT, EINVAL, ENOSYS, EPERM, errorcode
+from errno import EAFNOSUPPORT, EINVAL, ENOSYS, EPERM, EPROTONOSUPPORT, errorcode
 from pathlib import Path
 
 import pyseccomp  # pyright: ignore[reportMissingTypeStubs]: it has types, and no marker that says so
@@ -230,6 +230,24 @@ SOCKETS = [
     for syscall in ("socket", "socketpair")
     for note, (family, protocol) in DENIED_SOCKETS.items()
 ]
+RARE_PROTOCOLS = [
+    *(
+        Probe("socket", (family, SOCK_IMPOSSIBLE, protocol), EPROTONOSUPPORT, note=f"{name}-{family}")
+        for family in (2, 10)
+        for name, protocol in {
+            "dccp": 33,
+            "l2tp": 115,
+            "sctp": 132,
+            "smc": 256,
+            "sctp-and-high-half": HIGH | 132,
+        }.items()
+    ),
+    *(
+        Probe("socket", (family, SOCK_IMPOSSIBLE - 1 | kind, 6), EPROTONOSUPPORT, note=f"{name}-type-{family}")
+        for family in (2, 10)
+        for name, kind in {"sctp": 5, "dccp": 6}.items()
+    ),
+]
 
 ALL_PROBES = [
     *MOUNTS,
@@ -241,6 +259,7 @@ ALL_PROBES = [
     *THE_HOST,
     *TERMINALS,
     *SOCKETS,
+    *RARE_PROTOCOLS,
 ]
 PROBES = [probe for probe in ALL_PROBES if probe.syscall not in ABSENT[MACHINE]]
 
@@ -250,7 +269,11 @@ ALLOWED_SOCKETS = {
     "unix-and-high-half": (HIGH | 1, 0),
     "inet": (2, 0),
     "inet-icmp": (2, 1),
+    "inet-tcp": (2, 6),
+    "inet-udp": (2, 17),
+    "inet-multipath-tcp": (2, 262),
     "inet6": (10, 0),
+    "inet6-icmp": (10, 58),
     "netlink-route": (16, 0),
     "netlink-route-and-high-halves": (HIGH | 16, HIGH),
 }

@@ -5,7 +5,7 @@ Lives here: the rules, and beside each group the attack it stops. It may not kno
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from errno import EAFNOSUPPORT, ENOSYS, EPERM
+from errno import EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT
 
 MACHINES = ("x86_64", "aarch64")
 
@@ -74,6 +74,10 @@ AF_INET6 = 10
 AF_NETLINK = 16
 SOCKET_FAMILIES = frozenset({AF_UNIX, AF_INET, AF_INET6, AF_NETLINK})
 NETLINK_ROUTE = 0
+# Of IPv4 and IPv6: SOCK_SEQPACKET stands for SCTP and SOCK_DCCP for DCCP, also where no protocol is named.
+SOCK_TYPE_MASK = 0xF  # above it are flags
+SOCK_SEQPACKET, SOCK_DCCP = 5, 6
+IPPROTO_DCCP, IPPROTO_L2TP, IPPROTO_SCTP, IPPROTO_SMC = 33, 115, 132, 256
 
 
 def _each(*syscalls: str) -> tuple[Rule, ...]:
@@ -221,6 +225,18 @@ _SOCKETS = tuple(
     )
 )
 
+# Of the internet's own families these protocols too are modules that any user's socket() loads (DCCP CVE-2017-6074, L2TP
+# CVE-2016-10200, SCTP CVE-2021-23133; SMC is young), and that builds and tests do without: TCP, its multipath, UDP and
+# ICMP stay. The errno is what a kernel without the module answers for the protocol, so programs expect it.
+_RARE_PROTOCOLS = tuple(
+    Rule("socket", EPROTONOSUPPORT, (Argument(0, LOW_HALF, family), rare))
+    for family in (AF_INET, AF_INET6)
+    for rare in (
+        *(Argument(1, SOCK_TYPE_MASK, kind) for kind in (SOCK_SEQPACKET, SOCK_DCCP)),
+        *(Argument(2, LOW_HALF, protocol) for protocol in (IPPROTO_DCCP, IPPROTO_L2TP, IPPROTO_SCTP, IPPROTO_SMC)),
+    )
+)
+
 DENIED: tuple[Rule, ...] = (
     *_MOUNTS,
     *_NAMESPACES,
@@ -233,6 +249,7 @@ DENIED: tuple[Rule, ...] = (
     *_RELICS,
     *_TERMINALS,
     *_SOCKETS,
+    *_RARE_PROTOCOLS,
 )
 
 # open_tree_attr is open_tree and mount_setattr in one call (Linux 6.15).
