@@ -139,7 +139,7 @@ class Repositories:
         source = parse_source(repo)
         mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
         try:
-            (commit, branch), changes = await _together(
+            (commit, branch), changes = await together(
                 lambda: self._mirrored(source, mirror, repo, ref), lambda: self.uncommitted(source.local)
             )
         except GitError as error:
@@ -170,7 +170,7 @@ class Repositories:
         """Fetches when the source advertises anything the mirror lacks; returns its refs, and the branch HEAD names."""
         git_dir = ("--git-dir", str(mirror))
         try:
-            listing, known = await _together(
+            listing, known = await together(
                 lambda: self._git("ls-remote", "--symref", "--", source.url, seconds=QUICK_SECONDS),
                 lambda: self._git(*git_dir, "show-ref", "--dereference", ok=(0, 1), seconds=QUICK_SECONDS),
             )
@@ -296,8 +296,8 @@ class Repositories:
         return os.fsdecode(out)
 
 
-async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
-    """Both results. The first failure ends the other and is raised as it is."""
+async def together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
+    """Both results. The first failure ends the other and is raised as it is, also where both fail at the same moment."""
     left: list[_A] = []
     right: list[_B] = []
 
@@ -312,7 +312,7 @@ async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awa
             tasks.start_soon(do_left)
             tasks.start_soon(do_right)
     except BaseExceptionGroup as group:
-        raise sole_error(group) from None
+        raise sole_error(group.derive(group.exceptions[:1])) from None
     return left[0], right[0]
 
 

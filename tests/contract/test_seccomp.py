@@ -163,6 +163,7 @@ ATTACK_SURFACE = [
     Probe("io_uring_enter", (NO_FD, 0, 0, BAD_FLAGS, 0, 0)),
     Probe("io_uring_register", (NO_FD, 0, 0, 0)),
     Probe("userfaultfd", (BAD_FLAGS | 1,)),
+    Probe("io_setup", (0, NO_POINTER), ENOSYS),
     on_the_host("fanotify_init", (BAD_FLAGS, 0), CAP_SYS_ADMIN),
     on_the_host("open_by_handle_at", (NO_FD, NO_POINTER, 0), CAP_DAC_READ_SEARCH),
 ]

@@ -397,6 +397,7 @@ CALLS = {
     "add_key": (248, (0, 0, 0, 0, -3), errno.EPERM),
     "io_uring_setup": (425, (0, 0), errno.EPERM),
     "userfaultfd": (323, (-1,), errno.EPERM),
+    "io_setup": (206, (1, 0), errno.ENOSYS),
     "perf_event_open": (298, (0, 0, -1, -1, 0), errno.EPERM),
     "mount": (165, (0, 0, 0, 0, 0), errno.EPERM),
     "clone3": (435, (0, 0), errno.ENOSYS),

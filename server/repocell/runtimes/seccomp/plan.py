@@ -172,6 +172,11 @@ _ATTACK_SURFACE = _each(
     "fanotify_init",
 )
 
+# Asynchronous I/O counts against one limit of the whole machine (fs.aio-max-nr, often 65536): one cell could keep every
+# database of its host from starting. ENOSYS is the answer of kernels built without it, on which those that use it (InnoDB,
+# nginx) turn to threads.
+_SHARED_BY_THE_MACHINE = (Rule("io_setup", ENOSYS),)
+
 # A handle names a file by inode, past every mount and masked path. Making handles (name_to_handle_at) is harmless.
 _FILE_HANDLES = _each("open_by_handle_at")
 
@@ -244,6 +249,7 @@ DENIED: tuple[Rule, ...] = (
     *_THE_GUEST,
     *_KEYRINGS,
     *_ATTACK_SURFACE,
+    *_SHARED_BY_THE_MACHINE,
     *_FILE_HANDLES,
     *_THE_HOST,
     *_RELICS,
