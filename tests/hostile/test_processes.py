@@ -342,6 +342,30 @@ async def test_limits_are_those_the_status_claims(stage: Stage) -> None:
     assert rows["Max core file size"] == "0"
 
 
+WATCHERS = """
+import ctypes, sys, time
+taken, libc = 0, ctypes.CDLL(None)
+while taken < 9999 and libc.inotify_init1(0) >= 0:
+    taken += 1
+print(taken, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+async def test_one_cell_does_not_take_all_watchers_of_files(stage: Stage) -> None:
+    """While a cell holds as many inotify instances as it gets, which users share, another cell and its user get some."""
+    if "overlay" not in await stage.attack("stat --file-system --format %T /workspace"):
+        pytest.skip("only the namespace that mounts an overlay has limits of its own")
+    said = await stage.attack(f"touch taken; {python(WATCHERS, 30)} > taken", background=True)
+    await until("it has all it gets", lambda: stage.on_host("taken").exists() and stage.on_host("taken").read_text())
+    same_user = f"setpriv --reuid {SANDBOX_UID} --regid {SANDBOX_UID} --clear-groups " if os.geteuid() == 0 else ""
+    assert int(outside(same_user + python(WATCHERS, 0)).stdout) > 0
+    assert int((await ask(stage.client, "bash", command=python(WATCHERS, 0), workspace=stage.bystander)).split()[0]) > 0
+    await stage.call("bash_stop", job=said.split("bash_output job=")[1].split()[0])
+    whole = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    assert 0 < int(stage.on_host("taken").read_text()) <= whole // 2
+
+
 @pytest.mark.parametrize(
     "command",
     ["unshare --user true", "unshare --map-root-user --net true", "unshare --pid --fork --user true",

@@ -121,7 +121,7 @@ class Bubblewrap:
             passed.callback(theirs.close)
             written = [(name, passed.enter_context(_file(text))) for name, text in rootfs.ETC_WRITTEN.items()]
             program = passed.enter_context(_file(seccomp.program()))
-            argv = rootfs.around(self._executable, spec.tree)
+            argv = rootfs.around(self._executable, spec.tree, self._host)
             argv += [self._executable, *NAMESPACES, "--cap-drop", "ALL", "--hostname", rootfs.HOSTNAME]
             argv += ["--uid", str(rootfs.CELL_UID), "--gid", str(rootfs.CELL_UID), "--clearenv"]
             for key, value in spec.environment.items():
