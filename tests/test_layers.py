@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors", "globs", "__init__", "migrations"),
     ("models",),
-    ("config", "audit", "guest", "runtimes", "store", "repos"),
+    ("config", "audit", "guest", "runtimes", "store", "clones", "repos"),
     ("workspaces", "policy"),
     ("tools",),
     ("gate", "auth"),

@@ -115,7 +115,8 @@ async def _prepare(settings: Settings) -> tuple[Manifests, Layers, Path, Runtime
     """The state directory's folders, and a runtime that was tried there."""
     if shutil.which("git") is None:
         raise Misconfigured("git is not installed on this machine. Install it: 'sudo apt install git'.")
-    _, owner = choose_runtime(settings)
+    untried, owner = choose_runtime(settings)
+    untried.check()
     layout.prepare(settings.state_dir, owner)
     runtime, owner = choose_runtime(settings)
     report = await runtime.probe()

@@ -1,7 +1,7 @@
-"""Repositories on the host: bare mirrors that no sandbox can write, and reading the user's own clone without touching it.
+"""Repositories on the host: bare mirrors that no sandbox can write.
 
-Lives here: every git process of the host, all through GitPython. Host git never reads anything an agent can write. The
-user's clone is read without its filters, hooks, fsmonitor and optional locks. It may not know workspaces or sandboxes.
+Lives here: every git process of the host, all through GitPython, without filters, hooks, fsmonitor and optional locks. Host
+git never reads anything an agent can write. It may not know workspaces or sandboxes.
 """
 
 import difflib
@@ -11,26 +11,23 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import anyio.to_thread
 from git.cmd import Git
 
-from .errors import Misconfigured, NoSuchRef, NoSuchRepository, TooMuchUncommitted
+from .clones import Change, uncommitted
+from .errors import Misconfigured, NoSuchRef, NoSuchRepository
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
-MAX_UNCOMMITTED_FILES = 2_000
-MAX_UNCOMMITTED_BYTES = 100 << 20
 FETCH_SECONDS = 1800.0
 QUICK_SECONDS = 60.0
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -67,24 +64,6 @@ class Source:
     url: str
     shown: str
     local: Path | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One path of the user's working tree that differs from its last commit."""
-
-    path: str
-    status: Literal["modified", "deleted", "untracked"]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One uncommitted file as it lies there: content, or the target of a link, or None when it was deleted."""
-
-    path: str
-    content: bytes | None
-    mode: int
-    link: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +119,8 @@ class Repositories:
         source = parse_source(repo)
         mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
         try:
-            (commit, branch), changes = await _together(
-                lambda: self._mirrored(source, mirror, repo, ref), lambda: self.uncommitted(source.local)
+            (commit, branch), changes = await together(
+                lambda: self._mirrored(source, mirror, repo, ref), lambda: uncommitted(self._git, source.local)
             )
         except GitError as error:
             raise NoSuchRepository(repo, error.why) from error
@@ -171,7 +150,7 @@ class Repositories:
         """Fetches when the source advertises anything the mirror lacks; returns its refs, and the branch HEAD names."""
         git_dir = ("--git-dir", str(mirror))
         try:
-            listing, known = await _together(
+            listing, known = await together(
                 lambda: self._git("ls-remote", "--symref", "--", source.url, seconds=QUICK_SECONDS),
                 lambda: self._git(*git_dir, "show-ref", "--dereference", ok=(0, 1), seconds=QUICK_SECONDS),
             )
@@ -231,36 +210,6 @@ class Repositories:
             return False
         return True
 
-    # -- the user's own clone, read only
-
-    async def uncommitted(self, clone: Path | None) -> Sequence[Change]:
-        """What `git status` would list, computed without running anything the clone's configuration names."""
-        if clone is None or not (clone / ".git").exists():
-            return ()
-        found = await self._git(
-            "-C", str(clone), "config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\..*\.",
-            ok=(0, 1), seconds=QUICK_SECONDS,
-        )  # fmt: skip
-        inert = {key: "false" if key.endswith(".required") else "" for key in found.split("\0") if key}
-        args = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
-        with _own_index(clone) as places:
-            listing = await self._git(*places, *args, config=inert, seconds=QUICK_SECONDS)
-        changes: list[Change] = []
-        for entry in filter(None, listing.split("\0")):
-            code, path = entry[:2], entry[3:]
-            if code == "??":
-                changes.append(Change(path, "untracked"))
-            else:
-                changes.append(Change(path, "modified" if _lies_in(clone, path) else "deleted"))
-        return changes
-
-    async def snapshots(self, checkout: Checkout) -> Sequence[Snapshot]:
-        """The uncommitted files themselves. Raises TooMuchUncommitted before reading more than is taken along."""
-        clone = checkout.source.local
-        if clone is None:
-            return ()
-        return await anyio.to_thread.run_sync(_read_snapshots, clone, checkout.uncommitted)
-
     # -- processes
 
     async def _git(
@@ -298,8 +247,8 @@ class Repositories:
         return os.fsdecode(out)
 
 
-async def _together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
-    """Both results. The first failure ends the other and is raised as it is, also where the other failed as well."""
+async def together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
+    """Both results. The first failure ends the other and is raised as it is, also where both fail at the same moment."""
     left: list[_A] = []
     right: list[_B] = []
 
@@ -348,53 +297,3 @@ def explain(said: str) -> str:
             return meaning
     lines = [line.removeprefix("fatal: ") for line in said.strip().splitlines()]
     return _HOST_PATHS.sub("...", lines[-1])[:200] if lines else "git gave no reason"
-
-
-# What is a worktree's own, see gitrepository-layout(5).
-_OF_A_WORKTREE = ("HEAD", "index", "sharedindex.*", "config.worktree", "info/sparse-checkout")
-
-
-@contextmanager
-def _own_index(clone: Path) -> Generator[tuple[str, ...]]:
-    """Where git finds a clone. One with a split index is shown through copies: git sets the shared part's time at each look."""
-    place = clone / ".git"
-    if place.is_file():
-        place = clone / place.read_text(encoding="utf-8").removeprefix("gitdir: ").strip()
-    if not any(place.glob("sharedindex.*")):
-        yield "-C", str(clone)
-        return
-    common = place / "commondir"
-    shared = place / common.read_text(encoding="utf-8").strip() if common.exists() else place
-    with tempfile.TemporaryDirectory(prefix="repocell-index-") as name:
-        for file in (file for pattern in _OF_A_WORKTREE for file in place.glob(pattern)):
-            copy = Path(name) / file.relative_to(place)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copy2(file, copy)
-        (Path(name) / "commondir").write_text(f"{shared.resolve()}\n", encoding="utf-8")
-        yield "--git-dir", name, "--work-tree", str(clone), "-C", str(clone)
-
-
-def _lies_in(clone: Path, path: str) -> bool:
-    """Whether a file is there, and not behind a link that took the place of one of its directories."""
-    parents = [clone.joinpath(*Path(path).parts[:count]) for count in range(1, len(Path(path).parts))]
-    return os.path.lexists(clone / path) and not any(parent.is_symlink() for parent in parents)
-
-
-def _read_snapshots(clone: Path, changes: Sequence[Change]) -> Sequence[Snapshot]:
-    sizes = [os.lstat(clone / change.path).st_size for change in changes if os.path.lexists(clone / change.path)]
-    if len(changes) > MAX_UNCOMMITTED_FILES or sum(sizes) > MAX_UNCOMMITTED_BYTES:
-        raise TooMuchUncommitted(len(changes), sum(sizes), MAX_UNCOMMITTED_FILES, MAX_UNCOMMITTED_BYTES)
-    taken: list[Snapshot] = []
-    for change in changes:
-        path = clone / change.path
-        try:
-            if not _lies_in(clone, change.path):
-                raise FileNotFoundError(change.path)
-            facts = os.lstat(path)
-            if stat.S_ISLNK(facts.st_mode):
-                taken.append(Snapshot(change.path, None, 0, os.readlink(path)))
-            elif stat.S_ISREG(facts.st_mode):
-                taken.append(Snapshot(change.path, path.read_bytes(), stat.S_IMODE(facts.st_mode)))
-        except FileNotFoundError:
-            taken.append(Snapshot(change.path, None, 0))
-    return taken

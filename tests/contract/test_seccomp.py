@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from errno import EAFNOSUPPORT, EINVAL, ENOSYS, EPERM, errorcode
+from errno import EAFNOSUPPORT, EINVAL, ENOSYS, EPERM, EPROTONOSUPPORT, errorcode
 from pathlib import Path
 
 import pyseccomp  # pyright: ignore[reportMissingTypeStubs]: it has types, and no marker that says so
@@ -33,6 +33,8 @@ PATIENCE = 60  # seconds, for a whole run of the prober
 NO_POINTER = 1  # an address nobody has mapped: the kernel answers EFAULT where it reads it
 NO_FD = (1 << 64) - 1
 NO_PROCESS = 0x7FFF_FFFF
+NO_USER = 0x7FFF_FFFE
+NO_CLASS = 7 << 13  # of input and output priorities
 BAD_FLAGS = 0xFFFF_FFF0
 HIGH = 1 << 32
 
@@ -134,6 +136,20 @@ OTHER_PROCESSES = [
     Probe("pidfd_getfd", (NO_FD, 0, 0)),
 ]
 
+# Refused by the kernel for what they ask, after it looked for the process: so PID 1 keeps what it has.
+THE_GUEST = [
+    Probe("prlimit64", (1, 0xFFFF, 0, 0)),
+    Probe("prlimit64", (HIGH | 1, 0xFFFF, 0, 0), note="and-high-half"),
+    Probe("sched_setaffinity", (1, 8, NO_POINTER)),
+    Probe("sched_setattr", (1, NO_POINTER, 0)),
+    Probe("sched_setparam", (1, NO_POINTER)),
+    Probe("sched_setscheduler", (1, 0, NO_POINTER)),
+    *(Probe("setpriority", (which, 1, 0), note=note) for note, which in {"process": 0, "group": 1}.items()),
+    Probe("setpriority", (2, NO_USER, 0), note="user"),
+    *(Probe("ioprio_set", (which, 1, NO_CLASS), note=note) for note, which in {"process": 1, "group": 2}.items()),
+    Probe("ioprio_set", (3, NO_USER, NO_CLASS), note="user"),
+]
+
 KEYRINGS = [
     Probe("add_key", (NO_POINTER, NO_POINTER, 0, 0, 0)),
     Probe("request_key", (NO_POINTER, NO_POINTER, 0, 0)),
@@ -147,6 +163,7 @@ ATTACK_SURFACE = [
     Probe("io_uring_enter", (NO_FD, 0, 0, BAD_FLAGS, 0, 0)),
     Probe("io_uring_register", (NO_FD, 0, 0, 0)),
     Probe("userfaultfd", (BAD_FLAGS | 1,)),
+    Probe("io_setup", (0, NO_POINTER), ENOSYS),
     on_the_host("fanotify_init", (BAD_FLAGS, 0), CAP_SYS_ADMIN),
     on_the_host("open_by_handle_at", (NO_FD, NO_POINTER, 0), CAP_DAC_READ_SEARCH),
 ]
@@ -182,6 +199,8 @@ TERMINALS = [
     Probe("ioctl", (NO_FD, HIGH | 0x5412, NO_POINTER), note="TIOCSTI-and-high-half"),
     Probe("ioctl", (NO_FD, 0x541C, NO_POINTER), note="TIOCLINUX"),
     Probe("ioctl", (NO_FD, HIGH | 0x541C, NO_POINTER), note="TIOCLINUX-and-high-half"),
+    Probe("ioctl", (NO_FD, 0x5423, NO_POINTER), note="TIOCSETD"),
+    Probe("ioctl", (NO_FD, HIGH | 0x5423, NO_POINTER), note="TIOCSETD-and-high-half"),
 ]
 
 DENIED_SOCKETS = {
@@ -212,16 +231,36 @@ SOCKETS = [
     for syscall in ("socket", "socketpair")
     for note, (family, protocol) in DENIED_SOCKETS.items()
 ]
+RARE_PROTOCOLS = [
+    *(
+        Probe("socket", (family, SOCK_IMPOSSIBLE, protocol), EPROTONOSUPPORT, note=f"{name}-{family}")
+        for family in (2, 10)
+        for name, protocol in {
+            "dccp": 33,
+            "l2tp": 115,
+            "sctp": 132,
+            "smc": 256,
+            "sctp-and-high-half": HIGH | 132,
+        }.items()
+    ),
+    *(
+        Probe("socket", (family, SOCK_IMPOSSIBLE - 1 | kind, 6), EPROTONOSUPPORT, note=f"{name}-type-{family}")
+        for family in (2, 10)
+        for name, kind in {"sctp": 5, "dccp": 6}.items()
+    ),
+]
 
 ALL_PROBES = [
     *MOUNTS,
     *NAMESPACES,
     *OTHER_PROCESSES,
+    *THE_GUEST,
     *KEYRINGS,
     *ATTACK_SURFACE,
     *THE_HOST,
     *TERMINALS,
     *SOCKETS,
+    *RARE_PROTOCOLS,
 ]
 PROBES = [probe for probe in ALL_PROBES if probe.syscall not in ABSENT[MACHINE]]
 
@@ -231,7 +270,11 @@ ALLOWED_SOCKETS = {
     "unix-and-high-half": (HIGH | 1, 0),
     "inet": (2, 0),
     "inet-icmp": (2, 1),
+    "inet-tcp": (2, 6),
+    "inet-udp": (2, 17),
+    "inet-multipath-tcp": (2, 262),
     "inet6": (10, 0),
+    "inet6-icmp": (10, 58),
     "netlink-route": (16, 0),
     "netlink-route-and-high-halves": (HIGH | 16, HIGH),
 }
@@ -561,6 +604,41 @@ LEGITIMATE = {
         if child == 0:
             os._exit(0)
         assert select.select([os.pidfd_open(child)], [], [], 10)[0]
+    """,
+    "limits-of-oneself-and-a-child": """
+        import os, resource, signal
+        for pid in (0, os.getpid()):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (99, 99))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (98, 98))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (98, 98)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        resource.prlimit(child, resource.RLIMIT_NOFILE, (50, 50))
+        os.kill(child, 9)
+    """,
+    "priorities-of-oneself-and-a-child": """
+        import os, signal
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        for pid in (0, os.getpid(), child):
+            os.setpriority(os.PRIO_PROCESS, pid, 17)
+            os.sched_setaffinity(pid, os.sched_getaffinity(pid))
+            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+            os.sched_setparam(pid, os.sched_param(0))
+        os.setpriority(os.PRIO_PGRP, 0, 18)
+        assert os.nice(1) == 19
+        os.kill(child, 9)
+    """,
+    "priority-commands": """
+        import subprocess
+        for command in (
+            "nice -n 3 true", "renice -n 19 -p $$", "taskset 1 true", "taskset -p 1 $$", "chrt --batch 0 true",
+            "chrt --idle -p 0 $$", "ionice -c 3 true", "ionice -c 3 -p $$", "prlimit --nofile=99 true",
+            "prlimit --pid $$ --nofile=98", "ulimit -n 97", "timeout 9 true", "setarch -R true",
+        ):
+            subprocess.run(["bash", "-c", command], check=True, stdout=subprocess.DEVNULL)
     """,
     "inotify": """
         import ctypes, os

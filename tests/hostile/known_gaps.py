@@ -6,8 +6,6 @@ The tests run all the same; they are expected to fail. SECURITY.md says what a g
 _UNMAPPED = "memory that no process has mapped is seen by control groups only, and outlives the processes killed for it"
 _R = "test_resources.py::"
 GAPS: dict[str, str] = {
-    "test_failing_closed.py::test_where_user_namespaces_are_blocked_nothing_starts[root]": "nothing starts, but not in words",
-    "test_processes.py::test_the_guest_cannot_be_looked_into[limits]": "prlimit(2) from inside can cripple the cell it is in",
     f"{_R}test_a_cell_takes_no_more_memory_than_its_limit[unmapped-segments]": _UNMAPPED,
     f"{_R}test_without_control_groups_memory_is_watched[memory-file]": _UNMAPPED,
     f"{_R}test_without_control_groups_memory_is_watched[unmapped-segments]": _UNMAPPED,

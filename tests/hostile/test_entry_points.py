@@ -51,11 +51,12 @@ ATTACKS = {
     "write": Attack("echo more >> {decoy}/secret.txt && echo it worked", "echo more >> own && rm own && echo it worked"),
     "delete": Attack("rm {decoy}/spare && echo it worked", "touch own && rm own && echo it worked"),
     "neighbour": Attack("cat {neighbour}", "cat README.md", "# calc"),
-    "record": Attack("grep -h decided {state}/audit/*.jsonl", "echo '\"decided\"' > own; grep -h decided own; rm own", '"decided"'),
+    "record": Attack("grep -h event {state}/audit/*.jsonl", "echo '\"event\"' > own; cat own; rm own", '"event"'),
     "signal": Attack("kill -0 {pid} && echo it worked", "sleep 9 & kill -0 $! && kill $! && echo it worked"),
     "namespace": Attack("unshare --user true && echo it worked", "setsid --wait true && echo it worked"),
     "mount": Attack(
-        "unshare --user --map-root-user --mount mount -t tmpfs none /mnt && echo it worked", "ls -d / > /dev/null && echo it worked"
+        "unshare --user --map-root-user --mount mount -t tmpfs none /mnt && echo it worked",
+        "ls -d / > /dev/null && echo it worked",
     ),
     "network": Attack(python(REACH, "{port}"), python(WITHIN), "reached"),
 }  # fmt: skip

@@ -195,14 +195,31 @@ def test_what_bubblewrap_dies_of_is_explained(folder: Path, repo: Path, tools: P
 NO_NAMESPACES = ["bwrap", "--unshare-user", "--disable-userns", "--dev-bind", "/", "/"]
 
 
-@pytest.mark.parametrize("uid", [0, 1000], ids=["root", "ordinary"])
-def test_where_user_namespaces_are_blocked_nothing_starts(folder: Path, repo: Path, uid: int) -> None:
-    """Inside a sandbox that forbids nested user namespaces a server refuses to start, and says that this is why."""
+@pytest.mark.parametrize(
+    ("uid", "why"),
+    [(0, ("root of a user namespace", "no user 60999", "outside")), (1000, ("user namespaces",))],
+    ids=["root", "ordinary"],
+)
+def test_where_user_namespaces_are_blocked_nothing_starts(
+    folder: Path, repo: Path, uid: int, why: tuple[str, ...]
+) -> None:
+    """Inside a sandbox that forbids nested user namespaces a server refuses to start, and says why, and what to do."""
     wrapper = [*NO_NAMESPACES, "--uid", str(uid), "--gid", str(uid), "--"]
     assert outside(" ".join([*wrapper, "unshare", "--user", "true"])).returncode != 0
     started = start(folder, repo, wrapper, doctor=True)
-    refused(started, "user namespaces")
+    refused(started, "cannot be used here", *why)
     diagnosed(started)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a server that is root")
+@pytest.mark.parametrize("capability", ["chown", "setgid", "setuid"])
+def test_a_root_that_may_not_become_another_user_is_refused(folder: Path, repo: Path, capability: str) -> None:
+    """A server that is root without the capability to change to the cells' user names what is missing."""
+    wrapper = ["setpriv", f"--bounding-set=-{capability}", f"--inh-caps=-{capability}", "--"]
+    started = start(folder, repo, wrapper, doctor=True)
+    refused(started, "cannot be used here", f"no CAP_{capability}", "ordinary user")
+    diagnosed(started)
+    assert not (folder / "state").exists()
 
 
 # -- no place

@@ -210,13 +210,15 @@ PROBES = {
     "limits": "resource.prlimit({pid}, resource.RLIMIT_NOFILE, (9, 9))",
     "memory-score": "open('/proc/{pid}/oom_score_adj', 'w').write('1000')",
     "priority": "os.setpriority(os.PRIO_PROCESS, {pid}, 19)",
-    "processors": "os.sched_setaffinity({pid}, os.sched_getaffinity({pid})) or 1",
+    "priority-of-its-group": "os.setpriority(os.PRIO_PGRP, {pid}, 19)",
+    "processors": "os.sched_setaffinity({pid}, {{min(os.sched_getaffinity(0))}}) or 1",
+    "scheduling": "os.sched_setscheduler({pid}, os.SCHED_IDLE, os.sched_param(0))",
+    "scheduling-parameters": "os.sched_setparam({pid}, os.sched_param(0))",
     "attach": "1 / (libc.ptrace(16, {pid}, 0, 0) == 0)",
     "seize": "1 / (libc.ptrace(0x4206, {pid}, 0, 0) == 0)",
     "read-memory": "1 / (libc.syscall(310, {pid}, 0, 0, 0, 0, 0) == 0)",
     "take-a-descriptor": "1 / (libc.syscall(438, os.pidfd_open({pid}), 0, 0) >= 0)",
 }
-SAME_UID = ("priority", "processors")  # a matter of the uid, not of being dumpable: the guest is only slowed down
 PROBE = """
 import ctypes, os, resource
 libc = ctypes.CDLL(None, use_errno=True)
@@ -228,7 +230,7 @@ except (OSError, ZeroDivisionError) as error:
 """
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES if name not in SAME_UID])
+@pytest.mark.parametrize("name", list(PROBES))
 async def test_the_guest_cannot_be_looked_into(stage: Stage, name: str) -> None:
     """What a user may do to their own processes outside, a command may not do to the guest of its cell."""
     with running("sleep", "9") as other:
@@ -240,6 +242,34 @@ async def test_the_guest_cannot_be_looked_into(stage: Stage, name: str) -> None:
     await ask(stage.client, "workspace_close", workspace=workspace, discard=True)
     assert said.startswith("denied"), said
     assert after.startswith("well")
+
+
+HABITS = "nice; ionice; ulimit -n; taskset -p $$ | cut -d: -f2; chrt -p $$ | cut -d: -f2"
+# How the guest is named, and how a command names itself.
+CHANGES = {
+    "renice": ("renice -n 19 -p 1", "renice -n 19 -p $$"),
+    "renice-group": ("renice -n 19 -g 1", "renice -n 19 -g $$"),
+    "renice-user": ("renice -n 19 -u agent", "renice -n 19 -p $$"),
+    "ionice": ("ionice -c 3 -p 1", "ionice -c 3 -p $$"),
+    "ionice-group": ("ionice -c 3 -P 1", "ionice -c 3 -P $$"),
+    "ionice-user": ("ionice -c 3 -u 1000", "ionice -c 3 -p $$"),
+    "taskset": ("taskset -p 1 1", "taskset -p 1 $$"),
+    "chrt": ("chrt --idle -p 0 1", "chrt --idle -p 0 $$"),
+    "prlimit": ("prlimit --pid 1 --nofile=99", "prlimit --pid $$ --nofile=99"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "change"), CHANGES.values(), ids=list(CHANGES))
+async def test_what_commands_inherit_stays_as_it_is(fresh: Stage, spoil: str, change: str) -> None:
+    """A command changes its own limits and priorities, and not the guest's, which all later commands would inherit."""
+    if spoil.startswith("taskset") and not {0} < os.sched_getaffinity(0):
+        pytest.skip("with one processor there is nothing to choose")
+    before = await fresh.attack(HABITS)
+    own = await fresh.attack(f"{change} > /dev/null && {{ {HABITS}; }}")
+    assert "[exit 0" in own
+    assert own.rpartition("[")[0] != before.rpartition("[")[0]
+    assert "Operation not permitted" in await fresh.attack(spoil)
+    assert (await fresh.attack(HABITS)).rpartition("[")[0] == before.rpartition("[")[0]
 
 
 def forged(stream: int) -> bytes:
@@ -312,6 +342,30 @@ async def test_limits_are_those_the_status_claims(stage: Stage) -> None:
     assert rows["Max core file size"] == "0"
 
 
+WATCHERS = """
+import ctypes, sys, time
+taken, libc = 0, ctypes.CDLL(None)
+while taken < 9999 and libc.inotify_init1(0) >= 0:
+    taken += 1
+print(taken, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+async def test_one_cell_does_not_take_all_watchers_of_files(stage: Stage) -> None:
+    """While a cell holds as many inotify instances as it gets, which users share, another cell and its user get some."""
+    if "overlay" not in await stage.attack("stat --file-system --format %T /workspace"):
+        pytest.skip("only the namespace that mounts an overlay has limits of its own")
+    said = await stage.attack(f"touch taken; {python(WATCHERS, 30)} > taken", background=True)
+    await until("it has all it gets", lambda: stage.on_host("taken").exists() and stage.on_host("taken").read_text())
+    same_user = f"setpriv --reuid {SANDBOX_UID} --regid {SANDBOX_UID} --clear-groups " if os.geteuid() == 0 else ""
+    assert int(outside(same_user + python(WATCHERS, 0)).stdout) > 0
+    assert int((await ask(stage.client, "bash", command=python(WATCHERS, 0), workspace=stage.bystander)).split()[0]) > 0
+    await stage.call("bash_stop", job=said.split("bash_output job=")[1].split()[0])
+    whole = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    assert 0 < int(stage.on_host("taken").read_text()) <= whole // 2
+
+
 @pytest.mark.parametrize(
     "command",
     ["unshare --user true", "unshare --map-root-user --net true", "unshare --pid --fork --user true",
@@ -367,6 +421,7 @@ CALLS = {
     "add_key": (248, (0, 0, 0, 0, -3), errno.EPERM),
     "io_uring_setup": (425, (0, 0), errno.EPERM),
     "userfaultfd": (323, (-1,), errno.EPERM),
+    "io_setup": (206, (1, 0), errno.ENOSYS),
     "perf_event_open": (298, (0, 0, -1, -1, 0), errno.EPERM),
     "mount": (165, (0, 0, 0, 0, 0), errno.EPERM),
     "clone3": (435, (0, 0), errno.ENOSYS),
@@ -405,6 +460,25 @@ async def test_nothing_can_be_typed_into_a_terminal(stage: Stage) -> None:
     assert "typed\n[" not in said
     await stage.healthy()
     assert not stage.on_host("typed").exists()
+
+
+DISCIPLINE = """
+import fcntl, os, struct, termios
+primary, secondary = os.openpty()
+print("has", *struct.unpack("i", fcntl.ioctl(secondary, 0x5424, bytes(4))))
+try:
+    fcntl.ioctl(secondary, 0x5423, struct.pack("i", 0))
+    print("set")
+except OSError as error:
+    print("denied", error)
+"""
+
+
+async def test_no_line_discipline_is_put_on_a_terminal(stage: Stage) -> None:
+    """The kernel's drivers for modems cannot be loaded onto a cell's terminal, though the present one can be asked for."""
+    assert outside(python(DISCIPLINE)).stdout == "has 0\nset\n"
+    assert (await stage.attack(python(DISCIPLINE))).startswith("has 0\ndenied [Errno 1]")
+    assert (await stage.attack("stty -a; stty raw; stty sane; reset -Q", tty=True)).startswith("speed 38400 baud")
 
 
 def test_outside_words_can_be_typed_into_a_terminal() -> None:

@@ -233,8 +233,8 @@ async def test_the_configured_repository_is_not_named_by_its_place(configured: S
     outside(BROKEN[name], cwd=stage.folder)
     said = await told(stage, "workspace_open", {"ref": "main"} if name == "bad-head" else {})
     assert not gives_away(stage, said), said[:1000]
-    if json.loads(said).get("isError"):
-        assert "Cannot open" in said or "no branch" in said or "git" in said
+    if json.loads(said)["is_error"]:
+        assert "cannot be opened" in said or "no branch" in said or "git" in said
 
 
 async def test_a_configured_password_is_not_told(ground: Path, stage: Stage) -> None:

@@ -14,6 +14,10 @@ from ..models import ProbeReport, SandboxSpec
 class Runtime(Protocol):
     """Implementations document what they isolate in their probe report, found out by trying and never by assuming."""
 
+    def check(self) -> None:
+        """Raises RuntimeUnusable for what is wrong before anything is tried or written."""
+        ...
+
     async def probe(self) -> ProbeReport:
         """Tries a real sandbox and reports what it isolates and limits, or the cause and remedy when it cannot."""
         ...

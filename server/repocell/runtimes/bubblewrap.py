@@ -23,7 +23,7 @@ from anyio.abc import ByteStream, UNIXSocketStream
 from ..errors import RuntimeUnusable, SandboxLost, sole_error
 from ..models import WORKSPACE_DIR, Enforcement, Limits, OverlayTree, PlainTree, ProbeReport, Problem, SandboxSpec
 from . import cgroups, rootfs, seccomp, watchdog
-from .diagnosis import GUEST_PYTHON, diagnose, preflight
+from .diagnosis import GUEST_PYTHON, cannot_become, diagnose, preflight
 from .trial import TRIAL_PROGRAM, read_trial
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Bubblewrap:
             passed.callback(theirs.close)
             written = [(name, passed.enter_context(_file(text))) for name, text in rootfs.ETC_WRITTEN.items()]
             program = passed.enter_context(_file(seccomp.program()))
-            argv = rootfs.around(self._executable, spec.tree)
+            argv = rootfs.around(self._executable, spec.tree, self._host)
             argv += [self._executable, *NAMESPACES, "--cap-drop", "ALL", "--hostname", rootfs.HOSTNAME]
             argv += ["--uid", str(rootfs.CELL_UID), "--gid", str(rootfs.CELL_UID), "--clearenv"]
             for key, value in spec.environment.items():
@@ -181,13 +181,20 @@ class Bubblewrap:
 
     # -- what it is worth here
 
-    async def probe(self) -> ProbeReport:
+    def check(self) -> None:
+        identity = self.identity
         problem = preflight(self._executable)
+        if problem is None and identity.drop:
+            problem = cannot_become(identity.uid, identity.gid)
         if problem is not None:
-            return ProbeReport(runtime=self.name, version="", usable=False, problems=(problem,))
-        version = await anyio.run_process([self._executable, "--version"], check=False)
-        report = ProbeReport(runtime=self.name, version=version.stdout.decode(errors="replace").strip(), usable=False)
+            raise RuntimeUnusable(self.name, problem.cause, problem.remedy)
+
+    async def probe(self) -> ProbeReport:
+        report = ProbeReport(runtime=self.name, version="", usable=False)
         try:
+            self.check()
+            version = await anyio.run_process([self._executable, "--version"], check=False)
+            report = report.model_copy(update={"version": version.stdout.decode(errors="replace").strip()})
             overlay, note = await self._try_overlay()
             isolation = read_trial(await self._try(_plain_tree))
         except RuntimeUnusable as unusable:
@@ -217,7 +224,10 @@ class Bubblewrap:
         return works, () if works else ("Workspaces are copies, not overlays: a trial overlay did not take writes.",)
 
     async def _try(self, make_tree: Callable[[Path], PlainTree | OverlayTree]) -> str:
-        """Runs the trial program in a sandbox on a tree of its own, and returns what it printed."""
+        """Runs the trial program in a sandbox on a tree of its own, and returns what it printed.
+
+        Raises RuntimeUnusable when it printed nothing: no cell would live there either.
+        """
         with tempfile.TemporaryDirectory(prefix="trial-", dir=self._scratch, ignore_cleanup_errors=True) as name:
             folder = Path(name)
             folder.chmod(0o711)
@@ -227,15 +237,17 @@ class Bubblewrap:
                     os.chown(path, self.identity.uid, self.identity.gid)
             argv = (GUEST_PYTHON, "-I", "-S", "-c", TRIAL_PROGRAM)
             said = b""
-            with anyio.move_on_after(START_SECONDS):
-                async with self.open(SandboxSpec(argv=argv, tree=tree)) as stream:
-                    try:
-                        while True:
-                            said += await stream.receive()
-                    except anyio.EndOfStream:
-                        pass
-                    if not said:
-                        raise SandboxLost("the trial printed nothing")
+            try:
+                with anyio.move_on_after(START_SECONDS):
+                    async with self.open(SandboxSpec(argv=argv, tree=tree)) as stream:
+                        with suppress(anyio.EndOfStream):
+                            while True:
+                                said += await stream.receive()
+                        if not said:
+                            raise SandboxLost("the trial printed nothing")
+            except SandboxLost as lost:
+                problem = diagnose("")
+                raise RuntimeUnusable(self.name, problem.cause, problem.remedy) from lost
             return said.decode(errors="replace")
 
     def enforcement(self) -> dict[str, Enforcement]:

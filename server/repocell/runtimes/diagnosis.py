@@ -1,7 +1,8 @@
 """From the words of a kernel, or of bubblewrap, to a cause and a remedy a person can act on.
 
-Lives here: reading the host's switches that forbid user namespaces, and the table of symptoms (sources: bubblewrap 0.8 to
-0.12 messages, kernel.org's sysctl documentation, Ubuntu's 23.10 release notes). It may not start a sandbox.
+Lives here: reading the host's switches that forbid user namespaces, and what a root lacks; and the table of symptoms
+(sources: bubblewrap 0.8 to 0.12 messages, kernel.org's sysctl documentation, Ubuntu's 23.10 release notes). It may not
+start a sandbox.
 """
 
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from ..models import Problem
 
 GUEST_PYTHON = "/usr/bin/python3"
+_TO_BECOME = {0: "no CAP_CHOWN", 6: "no CAP_SETGID", 7: "no CAP_SETUID"}  # linux/capability.h
 
 
 def preflight(executable: str) -> Problem | None:
@@ -32,6 +34,36 @@ def preflight(executable: str) -> Problem | None:
             remedy="Install the system's Python 3.9 or newer: 'sudo apt install python3'.",
         )
     return None
+
+
+def cannot_become(uid: int, gid: int, process: Path = Path("/proc/self")) -> Problem | None:
+    """What keeps a server that is root from giving files and processes to the cells' user, or None.
+
+    A root may be one of a user namespace only, which has no other users, or none whose groups it may change
+    (user_namespaces(7)), or one without the capabilities that make a root.
+    """
+    maps = {name: _read(f"{process}/{name}") for name in ("uid_map", "gid_map")}
+    if not _has(maps["uid_map"], uid) or not _has(maps["gid_map"], gid):
+        return Problem(
+            cause=f"the server is root of a user namespace that has no user {uid}, under which its cells would run, as "
+            "inside another sandbox",
+            remedy="Run repocell outside the other sandbox, or set sandbox_uid in the settings to a user it has.",
+        )
+    status = dict(line.split(":\t", 1) for line in _read(f"{process}/status").splitlines() if ":\t" in line)
+    held = int(status.get("CapEff", "0"), 16)
+    missing = [name for bit, name in _TO_BECOME.items() if not held >> bit & 1]
+    if not missing and _read(f"{process}/setgroups") != "deny":
+        return None
+    return Problem(
+        cause=f"the server is root, but may not change to the cells' user {uid} ({', '.join(missing) or 'setgroups is denied'})",
+        remedy="Run repocell as an ordinary user, or give it what is missing, as with 'docker run --cap-add'.",
+    )
+
+
+def _has(mapped: str, number: int) -> bool:
+    """Whether a map of a user namespace (first inside, first outside, count) has this number; unreadable ones have all."""
+    rows = [[int(field) for field in line.split()] for line in mapped.splitlines()]
+    return not rows or any(first <= number < first + count for first, _, count in rows)
 
 
 def diagnose(said: str) -> Problem:

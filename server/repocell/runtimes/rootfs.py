@@ -38,13 +38,23 @@ ETC_WRITTEN = {
 }
 
 
+# inotify's watchers and watches are counted by user: one cell could leave none to the other cells, or to the editor of the
+# person who runs the server. A user namespace may have limits of its own for all below it (namespaces(7)): half of what
+# there is. Where /proc/sys is read-only, as in a container, and without an overlay there is no such limit.
+WATCHING = {"max_user_instances": "max_inotify_instances", "max_user_watches": "max_inotify_watches"}
+
+
 @dataclass(frozen=True)
 class HostLayout:
-    """The host's top-level directories besides /usr: a link into it, or a directory of its own."""
+    """The host's top-level directories besides /usr: a link into it, or a directory of its own; and what it shares out.
+
+    `shares`: for names in /proc/sys/user, how many a cell may have.
+    """
 
     links: tuple[tuple[str, str], ...]
     directories: tuple[str, ...]
     etc: tuple[str, ...]
+    shares: tuple[tuple[str, int], ...]
 
     @classmethod
     def look(cls) -> "HostLayout":
@@ -53,6 +63,11 @@ class HostLayout:
             links=tuple((name, os.readlink(name)) for name in names if Path(name).is_symlink()),
             directories=tuple(name for name in names if Path(name).is_dir() and not Path(name).is_symlink()),
             etc=tuple(name for name in ETC_FROM_HOST if Path("/etc", name).exists()),
+            shares=tuple(
+                (share, int(path.read_text(encoding="ascii")) // 2)
+                for whole, share in WATCHING.items()
+                if (path := Path("/proc/sys/fs/inotify", whole)).exists()
+            ),
         )
 
 
@@ -60,7 +75,7 @@ class HostLayout:
 _MOUNT = 'cd "$1" && mount -n -i -t overlay -o "$2" overlay "$3" && shift 3 && exec "$@"'
 
 
-def around(executable: str, tree: PlainTree | OverlayTree) -> list[str]:
+def around(executable: str, tree: PlainTree | OverlayTree, host: HostLayout) -> list[str]:
     """What stands before the sandbox's own command: for an overlay, an outer user namespace that mounts it.
 
     `userxattr` is what lets an unprivileged mount keep deletions and renamed directories (kernel 5.11, overlayfs.rst).
@@ -72,7 +87,9 @@ def around(executable: str, tree: PlainTree | OverlayTree) -> list[str]:
     options = f"lowerdir={':'.join(tree.lowers)},upperdir={tree.upper},workdir={tree.work},userxattr"
     outer = [executable, "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--die-with-parent"]
     outer += ["--setenv", "LIBMOUNT_FORCE_MOUNT2", "always", "--dev-bind", "/", "/", "--"]
-    return [*outer, "/bin/sh", "-c", _MOUNT, "overlay", tree.folder, options, tree.mount]
+    shares = "".join(f" echo {number} > /proc/sys/user/{name};" for name, number in host.shares)
+    script = f"{{{shares} :; }} 2> /dev/null; {_MOUNT}"
+    return [*outer, "/bin/sh", "-c", script, "overlay", tree.folder, options, tree.mount]
 
 
 def operations(spec: SandboxSpec, host: HostLayout, written: Sequence[tuple[str, int]]) -> list[str]:

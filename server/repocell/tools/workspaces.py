@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
+from ..clones import Change, Snapshot, snapshots
 from ..errors import CallerMistake, DefaultRepositoryUnusable, NoSuchRepository
 from ..models import WORKSPACE_DIR
-from ..repos import Change, Checkout, Snapshot
+from ..repos import Checkout
 from ..workspaces.workspace import Workspace
 from .base import Arguments, Call, InWorkspace, Reply, Services, Tool, workspace_of
 from .git import changes
@@ -48,20 +49,20 @@ async def workspace_open(services: Services, call: Call[WorkspaceOpen]) -> Reply
         if args.repo is None:  # its name is the operator's, and may hold a credential or a path of the host
             raise DefaultRepositoryUnusable(error.why) from error
         raise
-    snapshots = await services.repositories.snapshots(found) if args.include_uncommitted else ()
+    taken = await snapshots(found.source.local, found.uncommitted) if args.include_uncommitted else ()
     await call.progress(1, None, "checking out")
     ws = await services.lifecycle.open(call.principal, found, args.task)
     try:
-        await bring_along(ws, snapshots)
+        await bring_along(ws, taken)
     except BaseException:
         await services.lifecycle.close(ws)
         raise
     return await _opened(ws, "opened", _about_uncommitted(found, taken=args.include_uncommitted))
 
 
-async def bring_along(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
+async def bring_along(ws: Workspace, taken: Sequence[Snapshot]) -> None:
     """Writes the user's uncommitted files into the workspace as they lie in their clone."""
-    for snapshot in snapshots:
+    for snapshot in taken:
         if snapshot.link is not None:
             argv = ("ln", "-sfnT", "--", snapshot.link, posixpath.join(WORKSPACE_DIR, snapshot.path))
             parent = posixpath.join(WORKSPACE_DIR, posixpath.dirname(snapshot.path))

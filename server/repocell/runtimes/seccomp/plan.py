@@ -5,7 +5,7 @@ Lives here: the rules, and beside each group the attack it stops. It may not kno
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from errno import EAFNOSUPPORT, ENOSYS, EPERM
+from errno import EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT
 
 MACHINES = ("x86_64", "aarch64")
 
@@ -61,6 +61,12 @@ NAMESPACE_FLAGS = (
 
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
+TIOCSETD = 0x5423
+
+GUEST = 1  # the PID of the guest in its cell
+# What the first argument of setpriority and ioprio_set says of the second.
+PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
+IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER = 1, 2, 3
 
 AF_UNIX = 1
 AF_INET = 2
@@ -68,6 +74,10 @@ AF_INET6 = 10
 AF_NETLINK = 16
 SOCKET_FAMILIES = frozenset({AF_UNIX, AF_INET, AF_INET6, AF_NETLINK})
 NETLINK_ROUTE = 0
+# Of IPv4 and IPv6: SOCK_SEQPACKET stands for SCTP and SOCK_DCCP for DCCP, also where no protocol is named.
+SOCK_TYPE_MASK = 0xF  # above it are flags
+SOCK_SEQPACKET, SOCK_DCCP = 5, 6
+IPPROTO_DCCP, IPPROTO_L2TP, IPPROTO_SCTP, IPPROTO_SMC = 33, 115, 132, 256
 
 
 def _each(*syscalls: str) -> tuple[Rule, ...]:
@@ -125,6 +135,28 @@ _OTHER_PROCESSES = _each(
     "pidfd_getfd",
 )
 
+# Limits, niceness, scheduling class and processors of the guest: its uid is the cell's, so the kernel lets commands
+# worsen them, for good, and all later commands inherit them. An open-file limit of 9 ends the use of the cell.
+# The guest is PID 1 and alone in process group 1; whoever means a user means it too. Other processes stay open to
+# change, as to kill: a filter cannot tell one's own number or child from a sibling, and programs name both that way
+# (prlimit --pid $$, renice, taskset -p, make's children). The kernel reads numbers as ints, so low halves count.
+_THE_GUEST = (
+    *(
+        Rule(syscall, where=(Argument(0, LOW_HALF, GUEST),))
+        for syscall in ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+    ),
+    *(
+        Rule(syscall, where=(Argument(0, LOW_HALF, which), Argument(1, LOW_HALF, GUEST)))
+        for syscall, kinds in (
+            ("setpriority", (PRIO_PROCESS, PRIO_PGRP)),
+            ("ioprio_set", (IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP)),
+        )
+        for which in kinds
+    ),
+    Rule("setpriority", where=(Argument(0, LOW_HALF, PRIO_USER),)),
+    Rule("ioprio_set", where=(Argument(0, LOW_HALF, IOPRIO_WHO_USER),)),
+)
+
 # Keyrings belong to the user, not to a namespace: a cell could read the keys of the person who started it.
 _KEYRINGS = _each("add_key", "request_key", "keyctl")
 
@@ -139,6 +171,11 @@ _ATTACK_SURFACE = _each(
     "userfaultfd",
     "fanotify_init",
 )
+
+# Asynchronous I/O counts against one limit of the whole machine (fs.aio-max-nr, often 65536): one cell could keep every
+# database of its host from starting. ENOSYS is the answer of kernels built without it, on which those that use it (InnoDB,
+# nginx) turn to threads.
+_SHARED_BY_THE_MACHINE = (Rule("io_setup", ENOSYS),)
 
 # A handle names a file by inode, past every mount and masked path. Making handles (name_to_handle_at) is harmless.
 _FILE_HANDLES = _each("open_by_handle_at")
@@ -171,9 +208,11 @@ _THE_HOST = _each(
 # Calls long out of use, kept by some kernels: code nobody looks at any more.
 _RELICS = _each("lookup_dcookie", "nfsservctl", "uselib", "ustat")
 
-# Both push keystrokes into the terminal, which the shell outside reads as typed by the person (CVE-2017-5226).
+# TIOCSTI and TIOCLINUX push keystrokes into the terminal, which the shell outside reads as typed by the person
+# (CVE-2017-5226). TIOCSETD puts a line discipline on a terminal of one's own: it loads little-tested modules made for
+# modems, and some gave root (n_hdlc CVE-2017-2636, n_gsm CVE-2023-6546).
 # The kernel cuts the command down to 32 bits, so 0x1_0000_5412 is TIOCSTI too (CVE-2019-10063).
-_TERMINAL_INJECTION = tuple(Rule("ioctl", where=(Argument(1, LOW_HALF, command),)) for command in (TIOCSTI, TIOCLINUX))
+_TERMINALS = tuple(Rule("ioctl", where=(Argument(1, LOW_HALF, command),)) for command in (TIOCSTI, TIOCLINUX, TIOCSETD))
 
 # Rare families (packet, vsock, alg, bluetooth, tipc, can, xdp, and whatever comes next) load and reach little-tested
 # modules, and vsock talks to the hypervisor past every network namespace. Netlink stays for its routing protocol, which
@@ -191,17 +230,32 @@ _SOCKETS = tuple(
     )
 )
 
+# Of the internet's own families these protocols too are modules that any user's socket() loads (DCCP CVE-2017-6074, L2TP
+# CVE-2016-10200, SCTP CVE-2021-23133; SMC is young), and that builds and tests do without: TCP, its multipath, UDP and
+# ICMP stay. The errno is what a kernel without the module answers for the protocol, so programs expect it.
+_RARE_PROTOCOLS = tuple(
+    Rule("socket", EPROTONOSUPPORT, (Argument(0, LOW_HALF, family), rare))
+    for family in (AF_INET, AF_INET6)
+    for rare in (
+        *(Argument(1, SOCK_TYPE_MASK, kind) for kind in (SOCK_SEQPACKET, SOCK_DCCP)),
+        *(Argument(2, LOW_HALF, protocol) for protocol in (IPPROTO_DCCP, IPPROTO_L2TP, IPPROTO_SCTP, IPPROTO_SMC)),
+    )
+)
+
 DENIED: tuple[Rule, ...] = (
     *_MOUNTS,
     *_NAMESPACES,
     *_OTHER_PROCESSES,
+    *_THE_GUEST,
     *_KEYRINGS,
     *_ATTACK_SURFACE,
+    *_SHARED_BY_THE_MACHINE,
     *_FILE_HANDLES,
     *_THE_HOST,
     *_RELICS,
-    *_TERMINAL_INJECTION,
+    *_TERMINALS,
     *_SOCKETS,
+    *_RARE_PROTOCOLS,
 )
 
 # open_tree_attr is open_tree and mount_setattr in one call (Linux 6.15).
