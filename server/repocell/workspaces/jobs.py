@@ -15,6 +15,7 @@ import anyio
 from ..errors import CommandNotStarted, SandboxLost, TooManyProcesses
 from ..guest.link import Exited, GuestRefused, Output, Process
 from ..models import ExitStatus, MiB
+from ..runtimes.breaches import Breaches, LimitName, nothing_told
 
 HEAD_BYTES = 8 * MiB
 TAIL_BYTES = 8 * MiB
@@ -79,8 +80,19 @@ class JobLog:
 class Job:
     """A command and what became of it. `done` is set once its output can grow no more."""
 
-    def __init__(self, job_id: str, command: str, log: JobLog, *, timeout: float, output_limit: int) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        command: str,
+        log: JobLog,
+        *,
+        timeout: float,
+        output_limit: int,
+        breaches: Callable[[], Breaches | None] = nothing_told,
+    ) -> None:
         self.id, self.command, self.log = job_id, command, log
+        self._breaches, self._breaches_before = breaches, breaches()
+        self.breached: tuple[LimitName, ...] | None = None
         self.timeout, self._output_limit = timeout, output_limit
         self.started = anyio.current_time()
         self.ended: float | None = None
@@ -117,6 +129,7 @@ class Job:
             self.error = lost
         finally:
             self._process = None
+            self._note_breaches()
             self.ended = self.ended or anyio.current_time()
             self.exited.set()
             self.done.set()
@@ -140,7 +153,14 @@ class Job:
         if self.status is None:
             self.ended = anyio.current_time()
         self.status = event.status
+        self._note_breaches()
         self.exited.set()
+
+    def _note_breaches(self) -> None:
+        """Takes down for which limits something of the cell was stopped while this ran; None where nobody can tell."""
+        now = self._breaches()
+        if now is not None and self._breaches_before is not None:
+            self.breached = now.since(self._breaches_before)
 
     async def changed(self) -> None:
         """Waits for output or the end."""

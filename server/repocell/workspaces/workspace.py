@@ -37,6 +37,7 @@ from ..models import (
     Written,
     new_id,
 )
+from ..runtimes.breaches import Breaches, nothing_told
 from .jobs import Job, JobLog, StopReason
 
 SHELL = ("bash", "--noprofile", "--norc", "-c")
@@ -47,10 +48,11 @@ KEPT_JOBS = 32  # ended ones whose output can still be read
 
 @dataclass(frozen=True)
 class Cell:
-    """A live sandbox: the link into it, and the tasks that live as long as it does."""
+    """A live sandbox: the link into it, the tasks that live as long as it does, and what was stopped in it for a limit."""
 
     link: Link
     tasks: TaskGroup
+    breaches: Callable[[], Breaches | None] = nothing_told
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class Workspace:
             log = JobLog(self.folder)
         except FileNotFoundError:
             raise WorkspaceDamaged(self.id, "its directory was removed behind the server's back") from None
-        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output)
+        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output, breaches=cell.breaches)
         self._forget_old_jobs()
         self.jobs[job_id] = job
         where = posixpath.join(WORKSPACE_DIR, cwd)
