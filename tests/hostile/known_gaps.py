@@ -12,7 +12,6 @@ GAPS: dict[str, str] = {
     "test_processes.py::test_the_guest_cannot_be_looked_into[limits]": "prlimit(2) from inside can cripple the cell it is in",
     f"{_R}test_without_control_groups_memory_is_watched[memory-file-on-its-way]": _ON_ITS_WAY,
     f"{_R}test_a_cell_that_fills_its_disk_is_stopped[deleted-on-its-way]": _ON_ITS_WAY,
-    f"{_R}test_a_pattern_takes_no_more_time_than_it_has_length": "a few stars against long names stall every workspace",
     f"{_R}test_an_edit_takes_seconds_at_most[same-lines-miss]": _SLOW,
     f"{_R}test_an_edit_takes_seconds_at_most[few-lines-often]": _SLOW,
     f"{_R}test_an_edit_takes_seconds_at_most[anchor-often]": _SLOW,
