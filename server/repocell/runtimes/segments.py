@@ -92,7 +92,7 @@ class Segments:
     async def remove(self, gone: Sequence[Segment]) -> None:
         """Removes segments. Somebody who attaches one of them meanwhile keeps it (shmctl(2))."""
         numbers = [str(one.number) for one in gone[:1000]]
-        await anyio.to_thread.run_sync(_help, self._namespace, numbers, None, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(_help, self._namespace, numbers, None)
 
 
 @asynccontextmanager

@@ -129,8 +129,8 @@ def _over(ws: Workspace, job: Job) -> str:
         by_kill = job.status is not None and job.status.signal == 9
         return f"; nobody asked for that, so most likely the cell's {memory} or {disk}" if by_kill else ""
     said = {
-        "memory": f"; the cell was over its {memory}, and processes were killed for it: use less at once, then try again",
-        "disk": f"; the cell was over its {disk}, and its processes were killed for it: remove files it made, then try again",
+        "memory": f"; the cell was over its {memory}, so what took most was ended; use less at once, then try again",
+        "disk": f"; the cell was over its {disk}, so everything running in it was killed; remove files it made, then try again",
     }
     return "".join(said[name] for name in job.breached)
 
