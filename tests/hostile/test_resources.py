@@ -139,6 +139,12 @@ async def test_more_jobs_than_processes_are_refused_one_by_one(stage: Stage) -> 
 
 # Each takes 400 MiB, holds them for a while, and prints "survived" when it could.
 HOLD = "import ctypes, mmap, os, sys, time\nsize = 400 << 20\n"
+# Goes on in a second thread after the first has ended with exit(2), which shows the process as dead.
+SECOND_THREAD = (
+    "import ctypes, os, threading, time\nthreading.Thread(target=lambda: exec({rest!r}, globals())).start()\n"
+    "ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)\n"
+)
+HIDE = "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"  # PR_SET_DUMPABLE: its folder in /proc now belongs to root
 MEMORY_BOMBS = {
     "at-once": python(HOLD + "held = b'x' * size\ntime.sleep(1)\nprint('survived')"),
     "many": python(HOLD + "for n in range(4):\n if os.fork() == 0:\n  held = b'x' * (size // 4)\n  time.sleep(1.5)\n"
@@ -155,7 +161,19 @@ MEMORY_BOMBS = {
                                 "for n in range(20):\n made.append(libc.shmget(0, ctypes.c_size_t(size // 20), 0o1600))\n"
                                 " at = libc.shmat(made[-1], None, 0)\n ctypes.memset(at, 1, size // 20)\n libc.shmdt(at)\n"
                                 "time.sleep(1)\nfor one in made: libc.shmctl(one, 0, None)\nprint('survived')"),
+    "first-thread-gone": python(SECOND_THREAD.format(rest="time.sleep(0.2)\nheld = b'x' * (400 << 20)\ntime.sleep(1)\n"
+                                                     "print('survived', flush=True)\nos._exit(0)")),
+    "hidden-memory-file": python(HOLD + HIDE + "held = [os.memfd_create('x') for n in range(10)]\nfor n in range(400):"
+                                 " os.write(held[n % 10], b'x' * (1 << 20))\ntime.sleep(1)\nprint('survived')"),
 }  # fmt: skip
+# Memory that control groups see and nobody else.
+UNSEEN_BOMBS = {
+    "memory-file-on-its-way": python(HOLD + "import socket\nout, held = socket.socketpair()\nfor n in range(100):\n"
+                                     " one = os.memfd_create('x')\n os.write(one, b'x' * (4 << 20))\n"
+                                     " socket.send_fds(out, [b'.'], [one])\n os.close(one)\n"
+                                     "time.sleep(1)\nprint('survived')"),
+}  # fmt: skip
+WATCHED_BOMBS = {**MEMORY_BOMBS, **UNSEEN_BOMBS}
 
 
 @pytest.mark.parametrize("bomb", MEMORY_BOMBS.values(), ids=list(MEMORY_BOMBS))
@@ -168,7 +186,7 @@ async def test_a_cell_takes_no_more_memory_than_its_limit(fresh: Stage, bomb: st
     await fresh.healthy()
 
 
-@pytest.mark.parametrize("bomb", MEMORY_BOMBS.values(), ids=list(MEMORY_BOMBS))
+@pytest.mark.parametrize("bomb", WATCHED_BOMBS.values(), ids=list(WATCHED_BOMBS))
 async def test_without_control_groups_memory_is_watched(
     runtime: Bubblewrap, open_cell: OpenCell, monkeypatch: pytest.MonkeyPatch, bomb: str
 ) -> None:
@@ -180,6 +198,53 @@ async def test_without_control_groups_memory_is_watched(
         assert await run(link, "echo well") == "well\n"
 
 
+# Each stays within the limit, but would not if what is shared were counted more than once.
+FAIR_MEMORY = {
+    "alone": python("held = b'x' * (120 << 20); print('kept')"),
+    "parts": python(HOLD + "for n in range(3):\n if os.fork() == 0:\n  held = b'x' * (40 << 20)\n  time.sleep(0.5)\n"
+                    "  os._exit(0)\nprint('kept' if all(os.wait()[1] == 0 for n in range(3)) else 'no')"),
+    "forks": python(HOLD + "held = b'x' * (100 << 20)\nfor n in range(4):\n if os.fork() == 0:\n  time.sleep(1)\n  os._exit(0)\n"
+                    "print('kept' if all(os.wait()[1] == 0 for n in range(4)) else 'no')"),
+    "memory-file": python(HOLD + "one = os.memfd_create('x')\nos.ftruncate(one, 100 << 20)\nheld = mmap.mmap(one, 100 << 20)\n"
+                          "for n in range(100): held.write(b'x' * (1 << 20))\nfor n in range(4):\n if os.fork() == 0:\n"
+                          "  sum(held[::4096])\n  time.sleep(1)\n  os._exit(0)\n"
+                          "print('kept' if all(os.wait()[1] == 0 for n in range(4)) else 'no')"),
+    "segment": python(HOLD + "libc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\n"
+                      "held = libc.shmget(0, ctypes.c_size_t(100 << 20), 0o1600)\nat = libc.shmat(held, None, 0)\n"
+                      "libc.shmctl(held, 0, None)\nctypes.memset(at, 1, 100 << 20)\nfor n in range(2):\n if os.fork() == 0:\n"
+                      "  ctypes.memset(at, 2, 100 << 20)\n  time.sleep(1)\n  os._exit(0)\n"
+                      "print('kept' if all(os.wait()[1] == 0 for n in range(2)) else 'no')"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["as-found", "watched"])
+@pytest.mark.parametrize("program", FAIR_MEMORY.values(), ids=list(FAIR_MEMORY))
+async def test_a_program_within_the_memory_limit_is_left_alone(
+    runtime: Bubblewrap, open_cell: OpenCell, monkeypatch: pytest.MonkeyPatch, program: str, grouped: bool
+) -> None:
+    """What several processes share counts once, with control groups and without."""
+    if not grouped:
+        monkeypatch.setattr(runtime, "_hierarchy", None)
+    async with open_cell(Limits(memory=MEMORY)) as link:
+        assert await run(link, program) == "kept\n"
+
+
+async def test_being_stopped_for_memory_is_said(fresh: Stage) -> None:
+    """The result of a command stopped for its memory names that limit and no other, also when its shell goes on."""
+    for command in (MEMORY_BOMBS["shared"], f"{MEMORY_BOMBS['shared']}; exit 3"):
+        said = await fresh.attack(command, timeout_s=20)
+        assert "the cell was over its memory limit of 256.0 MiB" in said
+        assert "disk" not in said
+
+
+async def test_being_killed_for_no_limit_is_not_called_one(fresh: Stage) -> None:
+    """A command that kills itself hears of no limit, nor does one after another was stopped for memory."""
+    assert "memory limit" in await fresh.attack(MEMORY_BOMBS["shared"], timeout_s=20)
+    said = await fresh.attack("kill -9 $$")
+    assert "killed by SIGKILL" in said
+    assert "limit" not in said
+
+
 async def run(link: Link, command: str) -> str:
     """Runs shell text through a bare link and returns what it printed."""
     said = b""
@@ -188,13 +253,6 @@ async def run(link: Link, command: str) -> str:
             while not isinstance(event := await process.receive(), Exited):
                 said += event.body
     return said.decode(errors="replace")
-
-
-async def test_half_the_memory_can_be_used(fresh: Stage) -> None:
-    """A program that stays within the limit is left alone, alone or in parts."""
-    assert "kept" in await fresh.attack(python("held = b'x' * (120 << 20); print('kept')"))
-    part = python("held = b'x' * (40 << 20); print('kept')")
-    assert (await fresh.attack(f"{part} & {part}; wait")).count("kept") == 2
 
 
 @pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
@@ -226,6 +284,14 @@ DISK_PROGRAMS = {
     "allocated": "for n in range(4): os.posix_fallocate(os.open(f'fill-{n}', os.O_RDWR | os.O_CREAT), 0, 40 << 20)",
     "closed-directory": "os.mkdir('fill')\nos.chdir('fill')\nheld += [open(str(n), 'wb') for n in range(20)]\nos.chmod('.', 0)\n"
                         "for one in held:\n one.write(block)\n one.flush()",
+    "deleted-hidden": "import ctypes\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\nfor n in range(4):\n"
+                      " held.append(os.open('fill', os.O_RDWR | os.O_CREAT))\n os.unlink('fill')\n os.write(held[-1], block * 5)",
+    "deleted-mapped": "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.mmap.restype = ctypes.c_void_p\nfor n in range(4):\n"
+                      " one = os.open('fill', os.O_RDWR | os.O_CREAT)\n os.unlink('fill')\n os.write(one, block * 5)\n"
+                      " libc.mmap(None, ctypes.c_size_t(40 << 20), 1, 1, one, ctypes.c_long(0))\n os.close(one)",
+    "deleted-on-its-way": "import socket\nout, kept = socket.socketpair()\nfor n in range(4):\n"
+                          " one = os.open('fill', os.O_RDWR | os.O_CREAT)\n os.unlink('fill')\n os.write(one, block * 5)\n"
+                          " socket.send_fds(out, [b'.'], [one])\n os.close(one)",
 }  # fmt: skip
 BEFORE, AFTER = "import os, time\nblock, held = b'x' * (8 << 20), []\n", "\ntime.sleep(6)\nprint('survived')"
 DISK_BOMBS = {name: python(BEFORE + program + AFTER) for name, program in DISK_PROGRAMS.items()}
@@ -255,8 +321,35 @@ async def test_being_stopped_for_the_disk_is_said(fresh: Stage) -> None:
     """The result of a command stopped for writing too much names the disk, not the memory."""
     said = await fresh.attack(DISK_BOMBS["many-files"], timeout_s=25)
     await fresh.attack(EMPTY)
-    assert "disk" in said
+    assert "the cell was over its disk limit of 64.0 MiB" in said
+    assert "remove files it made" in said
     assert "memory limit" not in said
+
+
+async def test_a_cell_over_its_disk_limit_can_be_cleaned_up(fresh: Stage) -> None:
+    """After a stop, looking around and deleting are left alone however long they take; writing on is stopped again."""
+    assert "disk limit" in await fresh.attack(DISK_BOMBS["many-files"], timeout_s=25)
+    assert "[exit 0" in await fresh.attack("ls fill; sleep 3; git status --short; rm fill/1; sleep 3; ls fill")
+    assert "disk limit" in await fresh.attack(DISK_BOMBS["many-files"].replace("fill", "more"), timeout_s=25)
+    assert "[exit 0" in await fresh.attack("for one in fill/* more/*; do rm $one; sleep 0.1; done; rmdir fill more")
+    assert "[exit 0" in await fresh.attack("head -c 40M /dev/zero > fair; sleep 3; rm fair")
+
+
+# Each writes far more than the limit over time, and is within it at every moment.
+FAIR_DISK = {
+    "build": "for n in $(seq 12); do mkdir -p out/$n; head -c 20M /dev/zero > out/$n/object; rm -r out; sleep 0.2; done",
+    "temporary-files": python("import tempfile, time\nfor n in range(12):\n with tempfile.TemporaryFile(dir='.') as file:\n"
+                              "  file.write(bytes(20 << 20))\n  file.flush()\n  time.sleep(0.2)"),
+    "many-small": "for n in $(seq 5); do mkdir out; seq 2000 | sed s,^,out/, | xargs -n 500 touch; rm -r out; done; sleep 1",
+    "closed-directory": "mkdir out; head -c 20M /dev/zero > out/file; chmod 000 out; sleep 3; chmod 700 out; rm -r out",
+    "from-the-checkout": "exec 5< calc.py; rm calc.py; sleep 3; git checkout calc.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", FAIR_DISK.values(), ids=list(FAIR_DISK))
+async def test_a_program_within_the_disk_limit_is_left_alone(fresh: Stage, program: str) -> None:
+    """Writing and deleting a lot, files without a name, and directories closed to their owner are no offence."""
+    assert "[exit 0" in await fresh.attack(program, timeout_s=40)
 
 
 # -- output

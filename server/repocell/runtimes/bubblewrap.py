@@ -23,7 +23,9 @@ from anyio.abc import ByteStream, UNIXSocketStream
 from ..errors import RuntimeUnusable, SandboxLost, sole_error
 from ..models import WORKSPACE_DIR, Enforcement, Limits, OverlayTree, PlainTree, ProbeReport, Problem, SandboxSpec
 from . import cgroups, rootfs, seccomp, watchdog
+from .breaches import TellingStream
 from .diagnosis import GUEST_PYTHON, cannot_become, diagnose, preflight
+from .segments import segments_of
 from .trial import TRIAL_PROGRAM, read_trial
 
 _log = logging.getLogger(__name__)
@@ -81,10 +83,12 @@ class Bubblewrap:
                 stream = await UNIXSocketStream.from_socket(running.channel)
                 try:
                     async with anyio.create_task_group() as tasks:
-                        if group is None:
-                            tasks.start_soon(watchdog.watch_memory, running.init, spec.limits)
-                        tasks.start_soon(watchdog.watch_disk, running.init, spec.limits, *spec.tree.written)
-                        yield stream
+                        tally = watchdog.Tally()
+                        tasks.start_soon(self._watch_memory, running.init, spec.limits, tally, group)
+                        tasks.start_soon(
+                            watchdog.watch_disk, running.init, spec.limits, tally, self._measure, *spec.tree.written
+                        )
+                        yield TellingStream(stream, lambda: tally.seen(group.kills() if group is not None else 0))
                         tasks.cancel_scope.cancel()
                 except BaseExceptionGroup as caught:
                     raise self._explain(sole_error(caught), running) from None
@@ -97,6 +101,36 @@ class Bubblewrap:
         finally:
             if group is not None:
                 group.remove()
+
+    async def _watch_memory(
+        self, init: int, limits: Limits, tally: watchdog.Tally, group: cgroups.CellGroup | None
+    ) -> None:
+        async with segments_of(init) as segments:
+            if group is None:
+                await watchdog.watch_memory(init, limits, tally, segments)
+            else:
+                await watchdog.watch_segments(init, group.kills, segments)
+
+    async def _measure(self, trees: Sequence[str]) -> int | None:
+        """Bytes below trees that cannot be seen in full from here; None when they cannot be told.
+
+        Whoever makes a user namespace may look into whatever their own user closed, and du walks by descriptor, however
+        deep. Runs as the cells' own user, so it reaches no more than they do.
+        """
+        outer = ["--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--die-with-parent"]
+        command = [self._executable, *outer, "--dev-bind", "/", "/", "--"]
+        command += ["/usr/bin/du", "--summarize", "--total", "--block-size=1", "--one-file-system", "--", *trees]
+        identity = self.identity
+        try:
+            done = await anyio.run_process(
+                command, check=False, env={"LC_ALL": "C"}, cwd="/", user=identity.uid if identity.drop else None,
+                group=identity.gid if identity.drop else None, extra_groups=[] if identity.drop else None,
+            )  # fmt: skip
+        except OSError as error:
+            _log.warning("a cell's files could not be measured: %s", error.strerror)
+            return None
+        words = done.stdout.split()[-2:]
+        return int(words[0]) if words[1:] == [b"total"] and b"cannot read" not in done.stderr else None
 
     def _make_group(self, limits: Limits) -> cgroups.CellGroup | None:
         if self._hierarchy is None:

@@ -58,10 +58,23 @@ class CellGroup:
         for path in self.paths:
             (path / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
+    def kills(self) -> int:
+        """How many processes the kernel killed for the memory limit (memory.events in v2, memory.oom_control in v1)."""
+        for path in self.paths:
+            for name in ("memory.events", "memory.oom_control"):
+                with suppress(OSError):
+                    return read_kills((path / name).read_text(encoding="ascii"))
+        return 0
+
     def remove(self) -> None:
         for path in self.paths:
             with suppress(OSError):
                 path.rmdir()
+
+
+def read_kills(text: str) -> int:
+    """The number behind "oom_kill"; 0 where the kernel does not say (v1 before Linux 4.13)."""
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
 def group_name(cell: str) -> str:

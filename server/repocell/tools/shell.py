@@ -106,7 +106,7 @@ def outcome(ws: Workspace, job: Job) -> str:
     """How a job stands, in one line, with what to do next where something is to be done."""
     took = f"{job.seconds:.1f} s"
     if job.error is not None:
-        return f"lost after {took}: {job.error}"
+        return f"lost after {took}: {job.error}{_over(ws, job)}"
     if job.stopped == "timeout":
         return f"stopped after its timeout of {job.timeout:g} s; a larger timeout_s, or background=true, lets it run longer"
     if job.stopped == "output limit":
@@ -122,12 +122,9 @@ def outcome(ws: Workspace, job: Job) -> str:
         return f"still running after {took} as {job.id}; bash_output job={job.id} waits for more, bash_stop job={job.id} ends it"
     left = ", ".join(f"{pid} {printable(name)}" for pid, name in job.status.left)
     if job.status.signal is not None:
-        text = f"killed by {signal_name(job.status.signal)} after {took}"
-        if job.status.signal == 9:
-            limits = f"memory limit of {size_of(ws.limits.memory)} or disk limit of {size_of(ws.limits.disk)}"
-            text += f"; nobody asked for that, so most likely the cell's {limits}"
+        text = f"killed by {signal_name(job.status.signal)} after {took}{_over(ws, job)}"
     else:
-        text = f"exit {job.status.exit}, {took}"
+        text = f"exit {job.status.exit}, {took}{_over(ws, job)}"
     if job.session is not None and job.session_kept:
         text += f"; session {job.session} is in {ws.sessions[job.session].place}"
     elif job.session is not None:
@@ -137,6 +134,19 @@ def outcome(ws: Workspace, job: Job) -> str:
     elif left:
         text += f"; left running without output: {left}; kill ends it"
     return text
+
+
+def _over(ws: Workspace, job: Job) -> str:
+    """Which limits of the cell ended processes while a job ran, and what to do about it; a guess where nobody can tell."""
+    memory, disk = f"memory limit of {size_of(ws.limits.memory)}", f"disk limit of {size_of(ws.limits.disk)}"
+    if job.breached is None:
+        by_kill = job.status is not None and job.status.signal == 9
+        return f"; nobody asked for that, so most likely the cell's {memory} or {disk}" if by_kill else ""
+    said = {
+        "memory": f"; the cell was over its {memory}, so what took most was ended; use less at once, then try again",
+        "disk": f"; the cell was over its {disk}, so everything running in it was killed; remove files it made, then try again",
+    }
+    return "".join(said[name] for name in job.breached)
 
 
 class BashOutput(InWorkspace):

@@ -15,6 +15,7 @@ import anyio
 from ..errors import CommandNotStarted, SandboxLost, TooManyProcesses
 from ..guest.link import Exited, GuestRefused, Output, Process
 from ..models import ExitStatus, MiB
+from ..runtimes.breaches import Breaches, LimitName, nothing_told
 
 HEAD_BYTES = 8 * MiB
 TAIL_BYTES = 8 * MiB
@@ -81,9 +82,19 @@ class Job:
     """A command and what became of it. `done` is set once its output can grow no more."""
 
     def __init__(
-        self, job_id: str, command: str, log: JobLog, *, timeout: float, output_limit: int, session: str | None = None
+        self,
+        job_id: str,
+        command: str,
+        log: JobLog,
+        *,
+        timeout: float,
+        output_limit: int,
+        session: str | None = None,
+        breaches: Callable[[], Breaches | None] = nothing_told,
     ) -> None:
         self.id, self.command, self.log, self.session = job_id, command, log, session
+        self._breaches, self._breaches_before = breaches, breaches()
+        self.breached: tuple[LimitName, ...] | None = None
         self.timeout, self._output_limit = timeout, output_limit
         self.started = anyio.current_time()
         self.ended: float | None = None
@@ -123,6 +134,7 @@ class Job:
             self.error = lost
         finally:
             self._process = None
+            self._note_breaches()
             self.ended = self.ended or anyio.current_time()
             self.exited.set()
             self.done.set()
@@ -157,7 +169,14 @@ class Job:
             if self.on_exit is not None:
                 self.on_exit(event.status)
         self.status = event.status
+        self._note_breaches()
         self.exited.set()
+
+    def _note_breaches(self) -> None:
+        """Takes down for which limits something of the cell was stopped while this ran; None where nobody can tell."""
+        now = self._breaches()
+        if now is not None and self._breaches_before is not None:
+            self.breached = now.since(self._breaches_before)
 
     @property
     def unread(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
 from ..config import Settings
 from ..errors import NoSuchWorkspace, ServerStopping, Stopped, WhichWorkspace, WorkspaceDamaged
@@ -30,6 +30,7 @@ from ..models import (
     WorkspaceRecord,
 )
 from ..runtimes import Runtime
+from ..runtimes.breaches import Told
 from . import checkout, toolchains
 from .jobs import Job
 from .layers import Layers
@@ -147,11 +148,14 @@ class Pool:
                 workspace.record = record
                 self._refuse_damaged(record)
                 tree = self._layers.tree(record, workspace.folder / "mount")
-                async with self.sandbox(tree, record.mirror) as link, anyio.create_task_group() as tasks:
+                spec = self._spec(tree, record.mirror)
+                async with self._entered(spec) as (link, stream), anyio.create_task_group() as tasks:
                     if not record.branched:
                         await checkout.take_branch(link, record)
                         self.save(workspace, branched=True)
-                    live = self._live[workspace.id] = _Live(Cell(link, tasks))
+                    live = self._live[workspace.id] = _Live(
+                        Cell(link, tasks, lambda: stream.extra(Told.breaches, None))
+                    )
                     task_status.started(live)
                     await link.wait_lost()
                     tasks.cancel_scope.cancel()
@@ -170,9 +174,13 @@ class Pool:
     @asynccontextmanager
     async def sandbox(self, tree: PlainTree | OverlayTree, mirror: str | None = None) -> AsyncGenerator[Link]:
         """A sandbox on a tree, with the guest greeted; gone when the context is left."""
-        spec = self._spec(tree, mirror)
-        async with self._runtime.open(spec) as stream, open_link(stream, spec.limits, spec.environment) as link:
+        async with self._entered(self._spec(tree, mirror)) as (link, _):
             yield link
+
+    @asynccontextmanager
+    async def _entered(self, spec: SandboxSpec) -> AsyncGenerator[tuple[Link, ByteStream]]:
+        async with self._runtime.open(spec) as stream, open_link(stream, spec.limits, spec.environment) as link:
+            yield link, stream
 
     def _spec(self, tree: PlainTree | OverlayTree, mirror: str | None) -> SandboxSpec:
         binds = [ReadOnlyBind(source=str(self._search), target=f"{TOOLS_DIR}/rg")]

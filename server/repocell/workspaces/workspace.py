@@ -39,6 +39,7 @@ from ..models import (
     Written,
     new_id,
 )
+from ..runtimes.breaches import Breaches, nothing_told
 from .jobs import Job, JobLog, StopReason
 from .sessions import MAX_SESSIONS, Session, read_session
 
@@ -51,10 +52,11 @@ KEPT_JOBS = 32  # ended ones whose output can still be read
 
 @dataclass(frozen=True)
 class Cell:
-    """A live sandbox: the link into it, and the tasks that live as long as it does."""
+    """A live sandbox: the link into it, the tasks that live as long as it does, and what was stopped in it for a limit."""
 
     link: Link
     tasks: TaskGroup
+    breaches: Callable[[], Breaches | None] = nothing_told
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,15 @@ class Workspace:
             log = JobLog(self.folder)
         except FileNotFoundError:
             raise WorkspaceDamaged(self.id, "its directory was removed behind the server's back") from None
-        job = Job(job_id, command, log, timeout=timeout, output_limit=self.limits.output, session=session)
+        job = Job(
+            job_id,
+            command,
+            log,
+            timeout=timeout,
+            output_limit=self.limits.output,
+            session=session,
+            breaches=cell.breaches,
+        )
         job.terminal = terminal
         self._forget_old_jobs()
         self.jobs[job_id] = job
