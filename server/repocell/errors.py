@@ -152,6 +152,34 @@ class EditRefused(CallerMistake):
         super().__init__(f"{path!r} was not changed: {why}\n{detail}")
 
 
+class PatchUnreadable(CallerMistake):
+    """A patch that says nothing clear; `problems` are lines of it, counted from 1, and what is wrong there."""
+
+    def __init__(self, problems: Sequence[tuple[int, str]], more: int) -> None:
+        listed = "\n".join(f"line {line}: {what}" for line, what in problems)
+        rest = f"\n({more} more)" if more > 0 else ""
+        super().__init__(f"The patch could not be read, so nothing was changed:\n{listed}{rest}")
+
+
+class PatchRefused(CallerMistake):
+    """A patch that does not fit the files; `problems` are whole sentences, one for each place."""
+
+    def __init__(self, problems: Sequence[str], more: int = 0) -> None:
+        rest = f"\n({more} more)" if more > 0 else ""
+        super().__init__("The patch does not fit, so nothing was changed:\n" + "\n".join(problems) + rest)
+
+
+class PatchUndone(CallerMistake):
+    """A patch that failed while it was written; `left` names the files that could not be put back."""
+
+    def __init__(self, why: str, left: Sequence[str]) -> None:
+        if left:
+            state = f"These files could not be put back and differ from what they were: {', '.join(left)}. git_diff shows how."
+        else:
+            state = "Every file was put back, so nothing was changed."
+        super().__init__(f"The patch failed while it was written: {why}\n{state}")
+
+
 class CommandNotStarted(CallerMistake):
     def __init__(self, why: str) -> None:
         super().__init__(f"The command was not started: {why}.")

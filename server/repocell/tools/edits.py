@@ -52,7 +52,7 @@ def replace(text: str, old: str, new: str, *, everywhere: bool = False) -> Edit 
             break
         places, note = _by_lines(text, old, new, same, adjust), describe
     if not places:
-        return Refused("old_string was not found.", _near_miss(text, old))
+        return Refused("old_string was not found.", near_miss(text, old))
     if len(places) > 1 and not everywhere:
         lines = [str(text.count("\n", 0, place.start) + 1) for place in places[:MAX_LISTED]]
         shown = ", ".join(lines) + (", ..." if len(places) > MAX_LISTED else "")
@@ -169,7 +169,7 @@ def _changed_lines(before: Sequence[str], after: Sequence[str]) -> Sequence[str]
     return out
 
 
-def _near_miss(text: str, old: str) -> str:
+def near_miss(text: str, old: str) -> str:
     """The block most like `old`, as a diff against it; what helps most is seeing the difference."""
     wanted, lines = old.splitlines(), text.splitlines()
     if len(lines) > _NEAR_MISS_LINES or len(old) > _NEAR_MISS_TEXT:
