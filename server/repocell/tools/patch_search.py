@@ -41,13 +41,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of comparing lines. `note` is '' where it need not be told."""
+    """One way of comparing lines. `note` is '' where it need not be told.
+
+    `whole`: lines count as they are. Otherwise added lines get the line ending, and where `moved` the indentation, of their
+    place.
+    """
 
     note: str
     key: Callable[[str], str]
-    whole: bool = (
-        True  # all lines must be alike as they are; otherwise endings, and where `moved` indentation, are adapted
-    )
+    whole: bool = True
     moved: bool = False
 
 
@@ -62,7 +64,7 @@ WAYS = (
     Way("taking typographic quotes, dashes and spaces for plain ones", _plain, whole=False),
     Way("ignoring indentation, which was adapted", lambda line: line.strip(), whole=False, moved=True),
 )
-_FUZZYWAYS = WAYS[1:3]
+FUZZY_WAYS = WAYS[1:3]
 
 
 class View:

@@ -182,7 +182,7 @@ def _locate_insertion(file: _File, hunk: Hunk) -> _Match | str:
         return f"the file has {end:,} lines, and the hunk has no lines that would tell another place."
     if not file.free(place, 0):
         return "it overlaps another hunk."
-    return _Match(place, hunk.body, 0, WAYS[1], note=note)
+    return _Match(place, hunk.body, 0, WAYS[0], note=note)
 
 
 def _search(
