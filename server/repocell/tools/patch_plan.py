@@ -72,7 +72,7 @@ def targets(patch: Patch) -> Sequence[str]:
 
 def plan(patch: Patch, files: Mapping[str, State]) -> Plan:
     """The steps from `files`, which holds all sources and targets. Raises PatchRefused with every reason."""
-    draft = _Draft(dict(files))
+    draft = _Draft(files, dict(files))
     for change in patch.changes:
         try:
             draft.take(change)
@@ -99,6 +99,7 @@ def _differ(before: State, after: State) -> bool:
 class _Draft:
     """The files while the changes of a patch are made one after the other."""
 
+    original: Mapping[str, State]
     now: dict[str, State]
     work: Work = field(default_factory=Work)
     problems: list[str] = field(default_factory=list[str])
@@ -112,7 +113,8 @@ class _Draft:
         if isinstance(change, Add):
             self._add(change)
             return
-        present = self.now[change.path]
+        copied = isinstance(change, Update) and change.copied  # git copies what a file was, and lists it in any order
+        present = (self.original if copied else self.now)[change.path]
         if isinstance(present, Absent):
             if isinstance(change, Update) and change.move_to is None and _makes_a_file(change.hunks):
                 text = "".join(f"{line}\n" for line in change.hunks[0].new)

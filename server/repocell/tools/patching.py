@@ -4,14 +4,24 @@ Lives here: the tool, reading what it touches, writing what was planned, and put
 a patch means is patch_formats.py's, what it makes of the files patch_plan.py's concern.
 """
 
+import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 import anyio.to_thread
 from pydantic import Field
 
-from ..errors import CallerMistake, FileTooLarge, NoSuchPath, PatchRefused, PatchUndone, RepocellError, WrongKind
+from ..errors import (
+    CallerMistake,
+    FileChanged,
+    FileTooLarge,
+    NoSuchPath,
+    PatchRefused,
+    PatchUndone,
+    RepocellError,
+    WrongKind,
+)
 from ..models import MiB
 from ..workspaces.workspace import Workspace
 from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
@@ -36,10 +46,24 @@ async def apply_patch(services: Services, call: Call[ApplyPatch]) -> Reply:
     ws = workspace_of(services, call)
     patch = await anyio.to_thread.run_sync(parse, call.args.patch)
     async with ws.writing:
-        files = await _read_all(ws, patch)
-        planned = await anyio.to_thread.run_sync(plan, patch, files)
-        await _write_all(ws, planned.steps)
+        seen = dict(ws.seen)
+        try:
+            files = await _read_all(ws, patch)
+            planned = await anyio.to_thread.run_sync(plan, patch, files)
+            await _write_all(ws, planned.steps)
+        except BaseException:
+            _forget(ws, [*sources(patch), *targets(patch)], seen)
+            raise
     return Reply(_render(planned))
+
+
+def _forget(ws: Workspace, paths: Sequence[str], seen: Mapping[str, str]) -> None:
+    """A patch that was not applied has shown the caller no file: what write_file may replace is what it was."""
+    for path in paths:
+        if path in seen:
+            ws.seen[path] = seen[path]
+        else:
+            ws.seen.pop(path, None)
 
 
 def _render(planned: Plan) -> str:
@@ -105,13 +129,12 @@ async def _write_all(ws: Workspace, steps: Sequence[Step]) -> None:
     """Takes every step, or puts everything back, also when it is cancelled. Raises PatchUndone when steps were taken back."""
     folders = await _missing_folders(ws, steps)
     begun: list[Step] = []
-    written: dict[str, str] = {}
     try:
         for step in steps:
             begun.append(step)
-            await _take(ws, step, written)
+            await _take(ws, step)
     except BaseException as error:
-        left = await _put_back(ws, begun, written, folders)
+        left = await _put_back(ws, begun, folders)
         if isinstance(error, RepocellError):
             raise PatchUndone(str(error), left) from None
         raise
@@ -128,62 +151,71 @@ async def _missing_folders(ws: Workspace, steps: Sequence[Step]) -> Sequence[str
     return sorted((folder for folder, lacks in missing.items() if lacks), key=lambda path: -path.count("/"))
 
 
-async def _take(ws: Workspace, step: Step, written: dict[str, str]) -> None:
+async def _take(ws: Workspace, step: Step) -> None:
     """Writes or removes one file if it is what it was when it was read."""
     before, after = step.before, step.after
     if isinstance(after, Content):
         expect = "absent" if isinstance(before, Absent) else before.digest
-        done = await ws.write(step.path, after.body, expect=expect, mode=after.mode)
-        written[step.path] = done.digest or ""
-    elif isinstance(before, Content):
-        facts = await ws.look(step.path, digest=True)
-        if facts is None or facts.digest != before.digest:
-            raise CallerMistake(f"{step.path!r} was changed meanwhile.")
+        await ws.write(step.path, after.body, expect=expect, mode=after.mode)
+    else:
+        if await _digest(ws, step.path) != _digest_of(before):
+            raise FileChanged(step.path, "it changed meanwhile")
         await ws.remove(step.path)
+        ws.seen.pop(step.path, None)
 
 
-async def _put_back(
-    ws: Workspace, begun: Sequence[Step], written: dict[str, str], folders: Sequence[str]
-) -> Sequence[str]:
-    """Undoes the steps, the last first; returns the files that are not what they were. The last step may not have begun."""
-    left: list[str] = [printable(step.path) for step in begun[:-1]]
+async def _put_back(ws: Workspace, begun: Sequence[Step], folders: Sequence[str]) -> Sequence[str]:
+    """Undoes the steps, the last first; returns the files that are not what they were.
+
+    The last step failed: it may have been taken all the same, or what stands in its place is somebody else's.
+    """
+    left = dict.fromkeys(step.path for step in begun[:-1])
     with anyio.move_on_after(ROLLBACK_SECONDS, shield=True):
         for step in reversed(begun):
             try:
-                restored = await _restore(ws, step, written.get(step.path))
+                if await _restore(ws, step):
+                    left.pop(step.path, None)
             except RepocellError:
-                restored = False
-            name = printable(step.path)
-            if restored and name in left:
-                left.remove(name)
-            elif not restored and step.path in written and name not in left:
-                left.append(name)
+                if step is begun[-1] and await _is_made(ws, step):
+                    left[step.path] = None
         for folder in folders:
             try:
                 await ws.remove(folder)
             except RepocellError:
                 continue  # it was not made, or something else is in it by now
-    return left
+    return [printable(path) for path in left]
 
 
-async def _restore(ws: Workspace, step: Step, digest: str | None) -> bool:
+async def _restore(ws: Workspace, step: Step) -> bool:
     """Puts one file back if it is what the step made of it; returns whether it is what it was."""
-    before, path = step.before, step.path
-    facts = await ws.look(path, digest=True)
-    if isinstance(before, Absent):
-        if facts is not None and digest is not None and facts.digest == digest:
-            await ws.remove(path)
-            ws.seen.pop(path, None)
-            return True
-        return facts is None
-    if facts is None:
-        if isinstance(step.after, Absent):
-            await ws.write(path, before.body, expect="absent", mode=before.mode)
-        return isinstance(step.after, Absent)
-    if digest is None:
-        return True
-    await ws.write(path, before.body, expect=digest, mode=before.mode)
+    before, after, path = step.before, step.after, step.path
+    now = await _digest(ws, path)
+    if now != _digest_of(after):
+        return now == _digest_of(before)
+    if isinstance(before, Content):
+        await ws.write(path, before.body, expect=now or "absent", mode=before.mode)
+    else:
+        await ws.remove(path)
     return True
+
+
+async def _is_made(ws: Workspace, step: Step) -> bool:
+    """Whether a file is what a step makes of it; also when that cannot be found out."""
+    try:
+        return await _digest(ws, step.path) == _digest_of(step.after) != _digest_of(step.before)
+    except RepocellError:
+        return True
+
+
+async def _digest(ws: Workspace, path: str) -> str | None:
+    """Of what the path leads to; None where nothing is."""
+    if await ws.look(path) is None:
+        return None
+    return (await ws.read(path, max_bytes=0)).digest
+
+
+def _digest_of(state: State) -> str | None:
+    return hashlib.sha256(state.body).hexdigest() if isinstance(state, Content) else None
 
 
 TOOLS = (
