@@ -95,9 +95,10 @@ async def test_a_patch_that_does_not_fit_changes_nothing_and_shows_why(connect: 
 async def test_a_write_that_fails_midway_is_taken_back(connect: Connect) -> None:
     """The last of many files lies in a directory that may not be written: all others are as they were, modes included."""
     patch = (
-        "*** Begin Patch\n*** Add File: made/deep/new.py\n+x\n*** Update File: calc.py\n@@\n-    return a - b\n"
-        "+    return a + b\n*** Update File: README.md\n*** Move to: made/README.md\n@@\n-# calc\n+# CALC\n*** Update File: closed/file\n@@\n-one\n"
-        "+two\n*** End Patch\n"
+        "*** Begin Patch\n*** Add File: made/deep/new.py\n+x\n"
+        "*** Update File: calc.py\n@@\n-    return a - b\n+    return a + b\n"
+        "*** Update File: README.md\n*** Move to: made/README.md\n@@\n-# calc\n+# CALC\n"
+        "*** Update File: closed/file\n@@\n-one\n+two\n*** End Patch\n"
     )
     async with connect() as client:
         await ask(client, "workspace_open")

@@ -1,4 +1,4 @@
-"""Patches that lead out of the workspace, at special files, or are made to take long: nothing outside changes, and all end soon."""
+"""Patches that lead out of the workspace, at special files, or made to take long: nothing outside changes, and all end soon."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..errors import PatchRefused
 from .patch_search import TooMuchWork, Work
-from .patch_values import MAX_PROBLEMS, Add, Change, Delete, Hunk, Patch, Update
+from .patch_values import Add, Change, Delete, Hunk, Patch, Update
 from .patches import Applied, apply_hunks
 from .text import printable
 
@@ -80,7 +80,7 @@ def plan(patch: Patch, files: Mapping[str, State]) -> Plan:
             draft.refuse(change, _TOO_MUCH)
             break
     if draft.problems:
-        raise PatchRefused(draft.problems[:MAX_PROBLEMS], len(draft.problems) - MAX_PROBLEMS)
+        raise PatchRefused(draft.problems)
     steps = [Step(path, files[path], state) for path, state in draft.now.items() if _differ(files[path], state)]
     steps.sort(key=lambda step: isinstance(step.after, Absent))  # what is taken away goes last
     notes = draft.notes[:MAX_NOTES]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-_WORK = 1 << 30
+_WORK = 1 << 29
+_EACH = 500  # what one more place costs, besides being looked for
 _LOOKS = 3
 _PLAIN = {
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-"),
@@ -104,7 +105,7 @@ class View:
         at = -1
         while True:
             before, at = at, self._text.find(needle, at + 1)
-            self._work.spend((at if at >= 0 else len(self._text)) - before + 2 * len(needle) + 100)
+            self._work.spend((at if at >= 0 else len(self._text)) - before + 2 * len(needle) + _EACH)
             if at < 0:
                 return found
             found.append(bisect_left(self._starts, at))

@@ -11,7 +11,7 @@ from functools import cached_property
 from ..errors import BadPath, PatchUnreadable
 from ..models import normalise_path
 
-MAX_PROBLEMS = 20
+MAX_PATH = 4096  # bytes, PATH_MAX of Linux
 RANGES = re.compile(r"@@ +-(\d+)(?:,(\d+))? +\+(\d+)(?:,(\d+))?(?: @@|$)")
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 
@@ -99,6 +99,9 @@ class Problems:
 
     def path(self, line: int, name: str) -> str:
         """The normalised path, or a problem and ''."""
+        if len(name) > MAX_PATH:
+            self.add(line, f"A name of {len(name):,} characters is longer than any path may be.")
+            return ""
         try:
             path = normalise_path(name)
         except BadPath as error:
@@ -118,8 +121,7 @@ class Problems:
     def check(self) -> None:
         """Raises PatchUnreadable when there are any."""
         if self.found:
-            shown = sorted(dict.fromkeys(self.found))
-            raise PatchUnreadable(shown[:MAX_PROBLEMS], len(shown) - MAX_PROBLEMS)
+            raise PatchUnreadable(sorted(set(self.found)))
 
 
 def hunk_of(

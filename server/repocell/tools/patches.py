@@ -15,7 +15,7 @@ from .patch_values import Hunk
 
 MAX_FUZZ = 2
 MAX_LISTED = 8
-_MAX_NEAR = 400  # lines of a hunk that is looked for like that
+_MAX_NEAR = 2_000  # characters of a hunk for which what is nearest is looked for
 _NOT_FOUND = "its lines were not found."
 
 
@@ -339,6 +339,6 @@ def _with_nearest(why: str, text: str, hunk: Hunk, work: Work) -> str:
     if why != _NOT_FOUND:
         return why
     work.looks -= 1
-    if work.looks < 0 or len(hunk.old) > _MAX_NEAR:
+    if work.looks < 0 or sum(map(len, hunk.old)) + len(hunk.old) > _MAX_NEAR:
         return f"{why} Read the place again with read_file and copy it exactly."
     return f"{why} " + near_miss(text, "\n".join(hunk.old)).replace("--- old_string", "--- the hunk", 1)

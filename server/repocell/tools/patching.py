@@ -28,7 +28,7 @@ from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_
 from .files import MAX_EDITED
 from .patch_formats import parse
 from .patch_plan import Absent, Content, Plan, State, Step, plan, sources, targets
-from .patch_values import MAX_PROBLEMS, Delete, Patch, Update
+from .patch_values import Delete, Patch, Update
 from .text import cut_middle, printable
 
 MAX_PATCH = 1 * MiB
@@ -101,7 +101,7 @@ async def _read_all(ws: Workspace, patch: Patch) -> dict[str, State]:
         if left < 0:
             raise PatchRefused([f"The files it names have more than {MAX_READ_ALL // MiB} MiB in all. Split it."])
     if problems:
-        raise PatchRefused(problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS)
+        raise PatchRefused(problems)
     return files
 
 
