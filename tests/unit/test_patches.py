@@ -320,6 +320,15 @@ def test_every_hunk_that_does_not_fit_is_told_with_what_is_nearest() -> None:
     assert "nearest" in second.why
 
 
+def test_a_long_hunk_that_does_not_fit_is_shown_against_what_is_nearest() -> None:
+    """The one line of it that differs is seen, and where it stands."""
+    lines = [f"a line of some length, number {n}" for n in range(60)]
+    hunk = "@@\n" + "".join(f" {line}\n" for line in [*lines[20:40], "other", *lines[41:45]]) + "+new\n"
+    why = refused(join(lines), loose(hunk))[0].why
+    assert "lines 21-45" in why
+    assert f"-other\n+{lines[40]}\n" in why
+
+
 # -- files
 
 

@@ -82,6 +82,10 @@ class View:
     def stand_at(self, place: int, wanted: Sequence[str]) -> bool:
         return place >= 0 and self.keys[place : place + len(wanted)] == wanted
 
+    def only(self, key: str) -> int | None:
+        """Where a line stands that stands once."""
+        return self._last[key] if self._counts.get(key) == 1 else None
+
     def places(self, wanted: Sequence[str]) -> Sequence[int]:
         """Every line at which the wanted ones stand, in order."""
         self._work.spend(len(wanted))

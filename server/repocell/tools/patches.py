@@ -5,17 +5,22 @@ byte order marks, undecodable bytes and the state of the last newline are kept. 
 of patch_search.py, then context dropped at a hunk's edges as patch(1) does (its "fuzz").
 """
 
+import difflib
+import itertools
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .edits import near_miss
+from .edits import MAX_DIFF_LINES, near_miss
 from .patch_search import FUZZY_WAYS, WAYS, View, Way, Work
 from .patch_values import Hunk
 
 MAX_FUZZ = 2
 MAX_LISTED = 8
-_MAX_NEAR = 2_000  # characters of a hunk for which what is nearest is looked for
+_MAX_NEAR = 500  # characters of a hunk up to which what is nearest is looked for in every detail
+_MAX_COMPARED = 150  # lines of a hunk up to which it is looked for at all
+_READ_AGAIN = "Read the place again with read_file and copy it exactly."
 _NOT_FOUND = "its lines were not found."
 
 
@@ -92,7 +97,7 @@ def apply_hunks(text: str, hunks: Sequence[Hunk], work: Work) -> Applied | Seque
     for number, hunk in enumerate(hunks, 1):
         match = _locate(file, hunk)
         if not isinstance(match, _Match):
-            misfits.append(Misfit(number, hunk.line, _with_nearest(match, inner, hunk, work)))
+            misfits.append(Misfit(number, hunk.line, _with_nearest(match, inner, hunk, file)))
             continue
         notes += _told(number, hunk, match, file)
         found.append((hunk, match))
@@ -334,11 +339,27 @@ def _told(number: int, hunk: Hunk, match: _Match, file: _File) -> Sequence[str]:
     return [f"hunk {number} {'; '.join(said)}"] if said else []
 
 
-def _with_nearest(why: str, text: str, hunk: Hunk, work: Work) -> str:
+def _with_nearest(why: str, text: str, hunk: Hunk, file: _File) -> str:
     """The reason, with what is most like the hunk where that helps: when its lines were not found."""
     if why != _NOT_FOUND:
         return why
-    work.looks -= 1
-    if work.looks < 0 or sum(map(len, hunk.old)) + len(hunk.old) > _MAX_NEAR:
-        return f"{why} Read the place again with read_file and copy it exactly."
+    file.work.looks -= 1
+    if file.work.looks < 0 or len(hunk.old) > _MAX_COMPARED:
+        return f"{why} {_READ_AGAIN}"
+    if sum(map(len, hunk.old)) > _MAX_NEAR:
+        return f"{why} {_nearest_by_lines(hunk, file)}"
     return f"{why} " + near_miss(text, "\n".join(hunk.old)).replace("--- old_string", "--- the hunk", 1)
+
+
+def _nearest_by_lines(hunk: Hunk, file: _File) -> str:
+    """The place most of the hunk's lines point to that stand once in the file, as a diff against it."""
+    way = WAYS[-1]
+    found = (file.view(way).only(way.key(line)) for line in hunk.old)
+    votes = Counter(place - offset for offset, place in enumerate(found) if place is not None)
+    if not votes:
+        return _READ_AGAIN
+    first = max(0, votes.most_common(1)[0][0])
+    block = file.lines[first : first + len(hunk.old)]
+    diff = difflib.unified_diff(hunk.old, block, "the hunk", "the file", lineterm="", n=1)
+    shown = "\n".join(itertools.islice(diff, MAX_DIFF_LINES))
+    return f"The nearest text is at lines {first + 1}-{first + len(block)}:\n{shown}"
