@@ -18,7 +18,7 @@ from .patch_values import Hunk
 
 MAX_FUZZ = 2
 MAX_LISTED = 8
-_MAX_NEAR = 500  # characters of a hunk up to which what is nearest is looked for in every detail
+_MAX_NEAR = 250  # characters of a hunk up to which what is nearest is looked for in every detail
 _MAX_COMPARED = 150  # lines of a hunk up to which it is looked for at all
 _READ_AGAIN = "Read the place again with read_file and copy it exactly."
 _NOT_FOUND = "its lines were not found."
@@ -346,19 +346,21 @@ def _with_nearest(why: str, text: str, hunk: Hunk, file: _File) -> str:
     file.work.looks -= 1
     if file.work.looks < 0 or len(hunk.old) > _MAX_COMPARED:
         return f"{why} {_READ_AGAIN}"
-    if sum(map(len, hunk.old)) > _MAX_NEAR:
-        return f"{why} {_nearest_by_lines(hunk, file)}"
+    by_lines = _nearest_by_lines(hunk, file)
+    if by_lines or sum(map(len, hunk.old)) > _MAX_NEAR:
+        return f"{why} {by_lines or _READ_AGAIN}"
     return f"{why} " + near_miss(text, "\n".join(hunk.old)).replace("--- old_string", "--- the hunk", 1)
 
 
 def _nearest_by_lines(hunk: Hunk, file: _File) -> str:
-    """The place most of the hunk's lines point to that stand once in the file, as a diff against it."""
+    """The place most of the hunk's lines point to that stand once in the file, as a diff against it; or ''."""
     way = WAYS[-1]
     found = (file.view(way).only(way.key(line)) for line in hunk.old)
     votes = Counter(place - offset for offset, place in enumerate(found) if place is not None)
-    if not votes:
-        return _READ_AGAIN
-    first = max(0, votes.most_common(1)[0][0])
+    place, count = votes.most_common(1)[0] if votes else (0, 0)
+    if count < 2:
+        return ""
+    first = max(0, place)
     block = file.lines[first : first + len(hunk.old)]
     diff = difflib.unified_diff(hunk.old, block, "the hunk", "the file", lineterm="", n=1)
     shown = "\n".join(itertools.islice(diff, MAX_DIFF_LINES))
