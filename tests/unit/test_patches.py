@@ -1,5 +1,6 @@
 """Applying patches to texts and to sets of files: exact, tolerant, refused. Pure functions; real git makes the patches."""
 
+import contextlib
 import difflib
 import os
 import random
@@ -457,17 +458,11 @@ def test_alike_lines_take_seconds_at_most(name: str) -> None:
     assert len(text) <= 16 << 20
     assert len(patch) <= 1 << 20
     whole = "*** Begin Patch\n*** Update File: x\n" + patch if "-0 +" not in patch else "--- x\n+++ x\n" + patch
+    hunks = hunks_of(whole)
     started = time.monotonic()
-    try:
-        result = apply_hunks(text, hunks_of(whole), Work())
-        said = "applied" if isinstance(result, Applied) else f"{len(result)} misfits: {result[0].why[:80]}"
-    except TooMuchWork:
-        said = "too much work"
-    except PatchUnreadable as error:
-        said = str(error)[:80]
-    seconds = time.monotonic() - started
-    print(f"{name}: {seconds:.1f} s, {said}")
-    assert seconds < 20
+    with contextlib.suppress(TooMuchWork):
+        apply_hunks(text, hunks, Work())
+    assert time.monotonic() - started < 20
 
 
 def test_a_large_honest_patch_is_quick() -> None:
