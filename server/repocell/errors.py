@@ -54,6 +54,19 @@ def suggest(candidates: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(repr(c) for c in candidates[:3])}?" if candidates else ""
 
 
+def _listed(problems: Sequence[str]) -> str:
+    """One problem a line, as many as can be read; each is cut, as it may name what is as long as a patch."""
+    shown, room = list[str](), 20_000
+    for problem in problems[:20]:
+        text = problem if len(problem) <= 3_000 else f"{problem[:3_000]}..."
+        room -= len(text)
+        if room < 0:
+            break
+        shown.append(text)
+    more = len(problems) - len(shown)
+    return "\n".join([*shown, f"({more:,} more)"] if more else shown)
+
+
 # -- the caller's mistakes
 
 
@@ -162,6 +175,32 @@ class SessionBusy(CallerMistake):
         super().__init__(
             f"Session {session!r} is busy with {job}. Wait for it (bash_output wait_s), end it (bash_stop), or use another."
         )
+
+
+class PatchUnreadable(CallerMistake):
+    """A patch that says nothing clear; `problems` are lines of it, counted from 1, and what is wrong there."""
+
+    def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
+        listed = _listed([f"line {line}: {what}" for line, what in problems])
+        super().__init__(f"The patch could not be read, so nothing was changed:\n{listed}")
+
+
+class PatchRefused(CallerMistake):
+    """A patch that does not fit the files; `problems` are whole sentences, one for each place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(f"The patch does not fit, so nothing was changed:\n{_listed(problems)}")
+
+
+class PatchUndone(CallerMistake):
+    """A patch that failed while it was written; `left` names the files that could not be put back."""
+
+    def __init__(self, why: str, left: Sequence[str]) -> None:
+        if left:
+            state = f"These files could not be put back and differ from what they were:\n{_listed(left)}\ngit_diff shows how."
+        else:
+            state = "Every file was put back, so nothing was changed."
+        super().__init__(f"The patch failed while it was written: {why}\n{state}")
 
 
 class CommandNotStarted(CallerMistake):

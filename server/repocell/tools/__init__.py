@@ -5,10 +5,12 @@ Lives here: the table and its choice by toolset. A tool is a row (base.py) and k
 
 from collections.abc import Collection, Mapping
 
-from . import files, git, search, shell, snapshots, workspaces
+from . import files, git, patching, search, shell, snapshots, workspaces
 from .base import Tool
 
-TABLE: tuple[Tool, ...] = (*workspaces.TOOLS, *shell.TOOLS, *files.TOOLS, *search.TOOLS, *git.TOOLS, *snapshots.TOOLS)
+TABLE: tuple[Tool, ...] = (
+    *workspaces.TOOLS, *shell.TOOLS, *files.TOOLS, *patching.TOOLS, *search.TOOLS, *git.TOOLS, *snapshots.TOOLS,
+)  # fmt: skip
 
 
 TOOLSETS = tuple(dict.fromkeys(tool.toolset for tool in TABLE))

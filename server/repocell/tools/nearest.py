@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r" *\d+\t")
 
 def help_for(text: str, old: str) -> str:
     """What the caller most likely meant, and where."""
-    return "\n".join([*_mistakes(text, old), _nearest(text, old)])
+    return "\n".join([*_mistakes(text, old), nearest(text, old, "old_string")])
 
 
 def _mistakes(text: str, old: str) -> Sequence[str]:
@@ -38,7 +38,8 @@ def _mistakes(text: str, old: str) -> Sequence[str]:
     return found
 
 
-def _nearest(text: str, old: str) -> str:
+def nearest(text: str, old: str, what: str) -> str:
+    """The block of the text most like `old`, which is called `what`, as a small diff; or what to do instead."""
     if len(text) > _MOST_TEXT:
         return "Read the place again with read_file and copy it exactly."
     wanted = [line.strip() for line in _lines(old)]
@@ -51,7 +52,7 @@ def _nearest(text: str, old: str) -> str:
         return "Nothing in the file is like it. grep finds where the text stands; read_file shows it exactly."
     block = [line.removesuffix("\r") for line in lines[start : start + len(wanted)]]
     asked = [line.removesuffix("\r") for line in _lines(old)]
-    return f"The nearest text is at lines {start + 1}-{start + len(block)} (- old_string, + the file):\n" + "\n".join(
+    return f"The nearest text is at lines {start + 1}-{start + len(block)} (- {what}, + the file):\n" + "\n".join(
         _compared(asked, block)
     )
 

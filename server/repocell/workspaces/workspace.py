@@ -132,6 +132,15 @@ class Workspace:
         except GuestRefused as refused:
             raise await self._explain(path, refused) from None
 
+    async def look(self, path: str, *, digest: bool = False) -> FileFacts | None:
+        """What a path names, links not followed, or None where nothing is."""
+        try:
+            return await (await self._link()).stat(path, root=WORKSPACE_DIR, digest=digest)
+        except GuestRefused as refused:
+            if refused.code == "not_found":
+                return None
+            raise await self._explain(path, refused) from None
+
     async def list(self, path: str, *, depth: int, limit: int, skip: Sequence[str] = ()) -> Listing:
         try:
             entries, more = await (await self._link()).list(
