@@ -1,15 +1,20 @@
 """Runs the measurements and writes docs/performance.md: `python -m benchmarks [--quick]`."""
 
 import argparse
+import datetime
 import os
 import platform
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import anyio
 
-from . import layers
+from . import layers, peers, standing, tools, trees
+from .ground import prepared
+from .measure import Rounds
+from .report import Row, page
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
@@ -17,23 +22,49 @@ PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small repositories, few rounds: does it run at all")
+    parser.add_argument("--only", choices=("tools", "layers"), help="leave the other part out")
     chosen = parser.parse_args()
-    sizes, rounds = ((100,), 3) if chosen.quick else (layers.SIZES, 15)
     with tempfile.TemporaryDirectory(prefix="repocell-bench-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
-        text = anyio.run(layers.run, Path(name), rounds, sizes)
+        text = anyio.run(run, Path(name), chosen.quick, chosen.only)
     target = Path(os.environ.get("REPOCELL_BENCH_TABLE", str(PAGE)))
-    target.write_text(page(text, rounds), encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
 
-def page(text: str, rounds: int) -> str:
-    machine = f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
-    return (
-        "# Performance\n\nWritten by `scripts/bench`. All rows of a column are measured side by side in one run "
-        f"({rounds} interleaved rounds; {machine}); compare ratios, not milliseconds: machines differ and are shared.\n\n"
-        f"## Workspaces\n\n{text}"
-    )
+async def run(folder: Path, quick: bool, only: str | None) -> str:
+    """The page's text."""
+    began = time.monotonic()
+    rounds = Rounds(10, 3) if quick else Rounds(100, 15)
+    files, sizes = (1_000, (100,)) if quick else (7_000, layers.SIZES)
+    found: list[Row] = []
+    matrix = "Not measured in this run."
+    if only != "layers":
+        (folder / "calls").mkdir()
+        repo = trees.project(folder / "calls" / "project", files)
+        async with prepared(folder / "calls", repo, rounds) as ground:
+            found += [*await tools.all_rows(ground), *await standing.all_rows(ground)]
+    if only != "tools":
+        (folder / "layers").mkdir()
+        measured = await layers.measure(folder / "layers", rounds.slow, sizes)
+        found += layers.rows(measured, sizes)
+        matrix = layers.matrix(measured, sizes)
+    facts = [
+        f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores, {_memory()} of memory, "
+        f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}",
+        f"{rounds.calls} rounds of calls that take milliseconds, {rounds.slow} of the others; "
+        f"{(time.monotonic() - began) / 60:.0f} minutes in all",
+        f"searches and git in a project of {files:,} files; workspaces of repositories of "
+        + ", ".join(f"{size:,}" for size in sizes)
+        + " files",
+    ]
+    if quick:
+        facts.append("**a quick run: too few rounds to say anything, it only shows that everything runs**")
+    return page(facts, found, matrix, [known.source for known in peers.ALL])
+
+
+def _memory() -> str:
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
 
 
 if __name__ == "__main__":
