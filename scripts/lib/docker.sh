@@ -8,10 +8,12 @@ set -euo pipefail
 docker_folder=$root/.cache/docker
 docker_image=repocell-bench:base
 docker_pid=
+docker_imported=
 
 start_docker() {
   local why
-  if why=$(docker_unusable) && ! docker_engine; then
+  why=$(docker_unusable)
+  if [[ -z $why ]] && ! docker_engine; then
     why=${docker_why:-"the engine did not start; its log is in .cache/docker"}
   fi
   if [[ -n $why ]]; then
@@ -40,7 +42,9 @@ docker_engine() {
   docker version >/dev/null 2>&1 || docker_own_engine || return 1
   docker image inspect "$docker_image" >/dev/null 2>&1 && return
   docker_base || { docker_why="its image could not be made"; return 1; }
-  docker import --change 'ENV PATH=/usr/bin:/bin' "$docker_folder/base.tar" "$docker_image" >/dev/null
+  docker import --change 'ENV PATH=/usr/bin:/bin' "$docker_folder/base.tar" "$docker_image" >/dev/null ||
+    { docker_why="its image could not be imported"; return 1; }
+  docker_imported=1
 }
 
 # No network, no firewall rules: nothing of the machine's is changed, and no container can send anything out.
@@ -72,8 +76,12 @@ docker_base() {
     "$docker_folder/new.tar" >"$docker_folder/image.log" 2>&1 && mv "$docker_folder/new.tar" "$docker_folder/base.tar"
 }
 
+# Our own engine keeps the image for the next run; somebody's engine is left as it was.
 stop_docker() {
-  [[ -n $docker_pid ]] || return 0
+  if [[ -z $docker_pid ]]; then
+    [[ -z $docker_imported ]] || docker image rm "$docker_image" >/dev/null || true
+    return 0
+  fi
   kill "$docker_pid" 2>/dev/null || true
   wait "$docker_pid" 2>/dev/null || true
   rm -rf "${docker_run:?}"

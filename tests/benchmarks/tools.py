@@ -243,6 +243,7 @@ async def changes(ground: Ground) -> list[Row]:
     where = str(ground.copy)
     own = {
         "git diff": host(ground.copy, "git", "diff", "HEAD"),
+        "diff and others": host(ground.copy, "bash", "-c", "git diff HEAD && git ls-files --others --exclude-standard"),
         "git status": host(ground.copy, "git", "status", "--short", "--branch"),
         "git_diff": ours(ground, "git_diff"),
         "workspace_status": ours(ground, "workspace_status"),
@@ -257,6 +258,13 @@ async def changes(ground: Ground) -> list[Row]:
     peers = [(Peer(each.name, False, timings.get(f"{each.name} {n}"), each.why),) for n, each in enumerate(able)]
     return [
         timed("`git_diff`", "`git diff HEAD` on the host", timings["git diff"].median, timings["git_diff"], 1.3, peers[0]),
+        timed(
+            "`git_diff`, equal work",
+            "`git diff HEAD` and `git ls-files --others` on the host",
+            timings["diff and others"].median,
+            timings["git_diff"],
+            1.3,
+        ),
         timed(
             "`workspace_status`", "`git status` on the host", timings["git status"].median, timings["workspace_status"],
             1.3, peers[1],
