@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from .ground import docker_argv, docker_missing
 from .measure import Contender, Timing, interleaved
 from .report import Peer, Row, ms, table, timed
 
-SIZES = (100, 7_000, 50_000)
 FLOOR = "floor: mount, bubblewrap, guest, `true`"
 OPEN, FORK, CHECKPOINT, RESTORE, RESUME = (
     f"{verb} to first command" for verb in ("second open", "fork", "checkpoint", "restore", "resume")
@@ -175,9 +174,10 @@ class Measured:
         return self.timings[name][size].median
 
 
-async def measure(folder: Path, rounds: int, sizes: Sequence[int]) -> Measured:
+async def measure(folder: Path, sizes: Mapping[int, int]) -> Measured:
+    """`sizes`: how many files, and how many rounds with so many."""
     found: dict[str, dict[int, Timing]] = {}
-    for size in sizes:
+    for size, rounds in sizes.items():
         repo = trees.small_files(folder / f"r{size}", size)
         floor, copies = Floor(folder, repo), Copies(folder, repo)
         async with served(folder, repo) as client:

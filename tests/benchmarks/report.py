@@ -76,8 +76,9 @@ def page(facts: Sequence[str], rows: Sequence[Row], workspaces: str, sources: Se
         "## Workspaces", "", workspaces, "",
         "## Repeat it", "",
         "`scripts/bench` installs the other tools into `.cache/peers` and runs everything, about a quarter of an hour. "
-        "`scripts/bench --quick` does it with few rounds and small repositories, to see that it runs; its figures say "
-        "little. Docker takes part where an engine answers, or root can start one.", "",
+        "`scripts/bench --brief` takes fewer rounds and leaves the largest repository out; `scripts/bench --quick` only "
+        "shows that everything runs, its figures say little. Docker takes part where an engine answers, or root can "
+        "start one.", "",
         "## Other people's tools", "",
         "They are installed from their registries for a run and are no part of this project. Each runs without a network.",
         "", *(f"- {source}" for source in sources), "",
