@@ -229,8 +229,7 @@ class Bubblewrap:
             self.check()
             version = await anyio.run_process([self._executable, "--version"], check=False)
             report = report.model_copy(update={"version": version.stdout.decode(errors="replace").strip()})
-            overlay, note = await self._try_overlay()
-            isolation = read_trial(await self._try(_plain_tree))
+            (overlay, note), isolation = await self._trials()
         except RuntimeUnusable as unusable:
             found = Problem(cause=unusable.cause, remedy=unusable.remedy)
             return report.model_copy(update={"problems": (found,)})
@@ -247,6 +246,23 @@ class Bubblewrap:
         )
         found = {"usable": not missing, "isolation": isolation, "limits": self.enforcement(), "problems": problems}
         return report.model_copy(update={**found, "overlay": overlay, "notes": note})
+
+    async def _trials(self) -> tuple[tuple[bool, tuple[str, ...]], dict[str, bool]]:
+        """Whether overlays work and what is isolated, tried side by side: every start of a server waits for both."""
+        overlay: tuple[bool, tuple[str, ...]] = (False, ())
+        said = ""
+
+        async def try_plain() -> None:
+            nonlocal said
+            said = await self._try(_plain_tree)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(try_plain)
+                overlay = await self._try_overlay()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # where both failed, either tells the cause
+        return overlay, read_trial(said)
 
     async def _try_overlay(self) -> tuple[bool, tuple[str, ...]]:
         """Whether layers can be stacked where the state is kept; if not, why workspaces are copied instead."""
