@@ -105,7 +105,7 @@ class Bubblewrap:
     async def _watch_memory(
         self, init: int, limits: Limits, tally: watchdog.Tally, group: cgroups.CellGroup | None
     ) -> None:
-        async with segments_of(init) as segments:
+        with segments_of(init) as segments:
             if group is None:
                 await watchdog.watch_memory(init, limits, tally, segments)
             else:
