@@ -77,12 +77,12 @@ class Segments:
             self._namespace = os.open(f"/proc/{init}/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:  # its sandbox ends already, and whoever holds the stream learns that
             _log.warning(_NOT_MEASURED, error.strerror)
-        self._tried = False
+        self.tried = False
 
     async def open(self) -> None:
         """Enters the namespace, at the first call, which takes tens of milliseconds: not on the way of a cell's start."""
-        if not self._tried and self._namespace is not None:
-            self._tried = True
+        if not self.tried and self._namespace is not None:
+            self.tried = True
             try:
                 self._table = await anyio.to_thread.run_sync(_open_table, self._namespace)
             except OSError as error:

@@ -124,9 +124,10 @@ async def watch_segments(root: int, kills: Callable[[], int], segments: Segments
     """
     before, until = kills(), 0.0
     while True:
-        await anyio.sleep(_MEMORY_SECONDS)
-        if (now := kills()) > before:
+        await anyio.sleep(_MEMORY_SECONDS / 2)
+        if not segments.tried and any(descendants(root)):
             await segments.open()
+        if (now := kills()) > before:
             before, until = now, anyio.current_time() + _ORPHANED_SECONDS
         if anyio.current_time() < until and (gone := orphans(segments.look(), frozenset(descendants(root)))):
             await segments.remove(gone)
