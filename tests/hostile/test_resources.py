@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from harness import Connect, OpenCell, ask, child_environment
-from hostile.observe import LOST, bytes_below, in_cells, log_sizes, outside, peak_memory, python, server_of, until
+from hostile.observe import LOST, SOON, bytes_below, in_cells, log_sizes, outside, peak_memory, python, server_of, until
 from hostile.stage import Stage, open_stage, words
 from repocell.guest.link import Exited, Link
 from repocell.models import Limits, MiB
