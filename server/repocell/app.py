@@ -54,8 +54,7 @@ def choose_runtime(settings: Settings) -> tuple[Runtime, Owner]:
     if settings.runtime != "bubblewrap":
         raise Misconfigured(f"There is no runtime {settings.runtime!r}; this version has bubblewrap.")
     identity = Identity.for_server(settings.sandbox_uid)
-    scratch = settings.state_dir if settings.state_dir.is_dir() else None
-    return Bubblewrap(identity, scratch), (identity.uid, identity.gid) if identity.drop else None
+    return Bubblewrap(identity, settings.state_dir), (identity.uid, identity.gid) if identity.drop else None
 
 
 def choose_tools(settings: Settings) -> Mapping[str, Tool]:
@@ -117,19 +116,23 @@ async def _prepare(settings: Settings) -> tuple[Manifests, Layers, Path, Runtime
     """The state directory's folders, and a runtime that was tried there."""
     if shutil.which("git") is None:
         raise Misconfigured("git is not installed on this machine. Install it: 'sudo apt install git'.")
-    untried, owner = choose_runtime(settings)
-    untried.check()
-    layout.prepare(settings.state_dir, owner)
-    runtime, owner = choose_runtime(settings)
+    runtime, owner, search = await anyio.to_thread.run_sync(_place, settings)
     report = await runtime.probe()
     if not report.usable:
         problem = report.problems[0]
         raise RuntimeUnusable(report.runtime, problem.cause, problem.remedy)
-    search = layout.install_search(settings.state_dir)
     manifests = Manifests(settings.state_dir / "workspaces")
     layers = Layers(settings.state_dir / "layers", owner, overlay=_plan(settings, report) == "overlay")
     await runtime.sweep()
     return manifests, layers, search, runtime, report
+
+
+def _place(settings: Settings) -> tuple[Runtime, Owner, Path]:
+    """The runtime, checked, and its place on disk. Slow enough that a client who asks for the tools need not wait for it."""
+    runtime, owner = choose_runtime(settings)
+    runtime.check()
+    layout.prepare(settings.state_dir, owner)
+    return runtime, owner, layout.install_search(settings.state_dir)
 
 
 async def collect(settings: Settings, manifests: Manifests, layers: Layers, store: Store) -> sweep.Swept | None:

@@ -66,7 +66,7 @@ class Bubblewrap:
     name = "bubblewrap"
 
     def __init__(self, identity: Identity, scratch: Path | None = None, executable: str | None = None) -> None:
-        """`scratch`: a directory on the file system where state is kept, for trials; default: the temporary directory."""
+        """`scratch`: a directory on the file system where state is kept, for trials; where there is none, a temporary one."""
         self.identity, self._scratch = identity, scratch
         self._executable = executable or shutil.which("bwrap") or "bwrap"
         self._host = rootfs.HostLayout.look()
@@ -278,7 +278,8 @@ class Bubblewrap:
 
         Raises RuntimeUnusable when it printed nothing: no cell would live there either.
         """
-        with tempfile.TemporaryDirectory(prefix="trial-", dir=self._scratch, ignore_cleanup_errors=True) as name:
+        place = self._scratch if self._scratch is not None and self._scratch.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=place, ignore_cleanup_errors=True) as name:
             folder = Path(name)
             folder.chmod(0o711)
             tree = make_tree(folder)
