@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 LAYERS = (
-    ("errors", "globs", "__init__", "migrations"),
+    ("errors", "globs", "together", "__init__", "migrations"),
     ("models",),
     ("config", "audit", "guest", "runtimes", "store", "clones", "repos"),
     ("workspaces", "policy"),
