@@ -125,15 +125,21 @@ def outcome(ws: Workspace, job: Job) -> str:
         text = f"killed by {signal_name(job.status.signal)} after {took}{_over(ws, job)}"
     else:
         text = f"exit {job.status.exit}, {took}{_over(ws, job)}"
-    if job.session is not None and job.session_kept:
-        text += f"; session {job.session} is in {ws.sessions[job.session].place}"
+    if job.session is not None and job.left_at is not None:
+        text += f"; session {job.session} is in {_short(job.left_at)}"
     elif job.session is not None:
-        text += f"; session {job.session} is as it was before, since this shell was replaced or killed"
+        text += f"; session {job.session} is as it was before, since this shell did not tell where it ended"
     if left and job.running:
         text += f"; left running: {left}; its output goes on in {job.id}, bash_stop job={job.id} ends it"
     elif left:
         text += f"; left running without output: {left}; kill ends it"
     return text
+
+
+def _short(name: str) -> str:
+    """A name to be shown in a line; a command may choose one as long as it likes."""
+    shown = printable(name)
+    return shown if len(shown) <= 300 else f"{shown[:300]}..."
 
 
 def _over(ws: Workspace, job: Job) -> str:

@@ -103,7 +103,7 @@ class Job:
         self.error: Exception | None = None
         self.read_to = 0
         self.terminal = False
-        self.session_kept = True
+        self.left_at: str | None = None  # where its session was when it ended; None where that was not told
         self.exited = anyio.Event()
         self.done = anyio.Event()
         self._changed = anyio.Event()
