@@ -14,6 +14,7 @@ from ..models import WORKSPACE_DIR
 
 MAX_SESSIONS = 32  # per workspace; the one used longest ago is forgotten
 _END = b"end"
+_FILE = f"/proc/self/fd/{ASIDE}"
 _VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*(=.*)?", re.DOTALL)
 # What bash does not let anybody set, what each command has of its own, and what belongs to the text below.
 _NOT_KEPT = re.compile(rb"(_|PWD|REPOCELL_JOB|BASHOPTS|SHELLOPTS|BASH_VERSINFO|UID|EUID|PPID|_repocell\w*)(=|$)")
@@ -23,7 +24,8 @@ _NOT_KEPT = re.compile(rb"(_|PWD|REPOCELL_JOB|BASHOPTS|SHELLOPTS|BASH_VERSINFO|U
 # in messages are the command's own. What runs behind the command is `builtin` and keywords only, as functions may have any
 # other name; one of that name is removed, which works in POSIX mode alone, where `unset` is looked for before functions.
 # The command runs with the private descriptor closed: bash keeps its own copy where no child gets it, and puts it back before
-# an EXIT trap runs. What is kept is written once, by the trap, or at the end when the command set a trap of its own.
+# an EXIT trap runs. What is kept is written once, by the trap, or at the end when the command set a trap of its own. The names
+# of what is exported are put there first and read back, as a command substitution would cost a process.
 _AROUND = " ".join(
     line.strip()
     for line in f"""
@@ -35,21 +37,26 @@ _AROUND = " ".join(
     unset -f builtin;
     if [[ ! $_repocell_posix ]]; then unset -v POSIXLY_CORRECT; fi;
     builtin trap - DEBUG ERR RETURN;
+    builtin trap '' XFSZ;
     {{
+      builtin compgen -e;
+      builtin mapfile -t _repocell_names < {_FILE};
+      builtin printf '\\0';
       builtin pwd;
       builtin printf '\\0';
-      builtin mapfile -t _repocell_names <<< "$(builtin compgen -e)";
       for _repocell_name in "${{_repocell_names[@]}}"; do
         builtin printf '%s\\0' "$_repocell_name${{!_repocell_name+"=${{!_repocell_name}}"}}";
       done;
       builtin printf {_END.decode()};
-    }} >&{ASIDE};
+    }} >| {_FILE};
   fi;
 }};
 {{
   _repocell=$1 _repocell_job=$2 _repocell_pwd=$PWD;
   if (( $# > 2 )); then
-    builtin unset -v $(builtin compgen -e);
+    builtin compgen -e >| {_FILE};
+    builtin mapfile -t _repocell_names < {_FILE};
+    builtin unset -v "${{_repocell_names[@]}}";
     for _repocell_name in "${{@:4}}"; do builtin export -- "$_repocell_name"; done;
   fi;
   builtin export PWD="$_repocell_pwd" REPOCELL_JOB="$_repocell_job";
@@ -57,7 +64,7 @@ _AROUND = " ".join(
 builtin trap '{{ _repocell_keep; }} >/dev/null 2>&1' EXIT;
 builtin set --;
 {{ builtin eval "$_repocell"; }} {ASIDE}>&-;
-{{ _repocell=$?; _repocell_keep; builtin set +x; }} >/dev/null 2>&1;
+{{ _repocell=$?; _repocell_keep; builtin set +vx; }} >/dev/null 2>&1;
 builtin exit "$_repocell"; }}
 """.splitlines()
 ).strip()
@@ -87,7 +94,7 @@ class Session:
 
 def read_session(aside: bytes) -> Session | None:
     """What a command left; None when it left nothing, too much, or what no shell of ours writes."""
-    where, *variables, end = aside.split(b"\0") if b"\0" in aside else (b"", aside)
+    _, where, *variables, end = aside.split(b"\0") if aside.count(b"\0") > 1 else (b"", b"", aside)
     if end != _END or not (where.startswith(b"/") and where.endswith(b"\n")):
         return None
     if not all(_VARIABLE.fullmatch(variable) for variable in variables):

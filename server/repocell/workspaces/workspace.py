@@ -224,8 +224,8 @@ class Workspace:
             breaches=cell.breaches,
         )
         job.terminal = terminal
-        self._forget_old_jobs()
         self.jobs[job_id] = job
+        self._forget_old_jobs()
         state, argv = Session(), [*SHELL, command]
         if session is not None:
             state = self.sessions.get(session, state)
@@ -251,7 +251,8 @@ class Workspace:
                 del self.sessions[oldest]
 
     def _forget_old_jobs(self) -> None:
-        ended = [job for job in self.jobs.values() if not job.running]
+        """Of the ended ones; those that ended longest ago go first, as a long one has only just been waited for."""
+        ended = sorted((job for job in self.jobs.values() if not job.running), key=lambda job: job.ended or 0)
         for job in ended[: max(0, len(ended) - KEPT_JOBS)]:
             job.log.close()
             del self.jobs[job.id]
