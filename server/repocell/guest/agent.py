@@ -637,7 +637,7 @@ class Guest:
             facts = refusal.facts
         except (OSError, MemoryError) as error:
             facts = {"errno": errno.errorcode.get(getattr(error, "errno", errno.ENOMEM), "EIO")}
-        except (ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error) as error:
             facts = {"error": "invalid", "why": str(error)[:200]}
         self.finish(stream, FAIL, facts)
 
