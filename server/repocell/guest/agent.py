@@ -336,7 +336,10 @@ class Process:
 
     def __init__(self, guest: Guest, number: int, argv: list[str], env: Meta | None = None, **how: Any) -> None:
         self.guest, self.number, self.credit, self.job = guest, number, WINDOW, (env or {}).get(_MARK, "")
-        self.outputs, self.input = dict[int, int](), bytearray()  # descriptor -> frame kind; what stdin has no room for yet
+        self.outputs, self.input = (
+            dict[int, int](),
+            bytearray(),
+        )  # descriptor -> frame kind; what stdin has no room for yet
         self.unsettled: set[int] = set()  # descriptors that may hold output from before the exit
         self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         self.start(argv, env or {}, **how)
@@ -637,7 +640,15 @@ class Guest:
             facts = refusal.facts
         except (OSError, MemoryError) as error:
             facts = {"errno": errno.errorcode.get(getattr(error, "errno", errno.ENOMEM), "EIO")}
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+            struct.error,
+        ) as error:
             facts = {"error": "invalid", "why": str(error)[:200]}
         self.finish(stream, FAIL, facts)
 
