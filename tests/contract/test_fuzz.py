@@ -138,7 +138,7 @@ def test_any_conversation_with_a_guest_ends_in_a_result_or_a_loss(
 
 # -- a host that says anything
 
-PATHS = [
+PATHS: list[Any] = [
     "a",
     "",
     ".",
@@ -159,8 +159,8 @@ THINGS: list[Any] = [0, 1, -1, 2**31, 2**63, 2**100, 1.5, True, None, "", "a", [
 
 
 VERBS = ["read", "write", "stat", "list", "remove", "move", "spawn", "spawn", "signal", "resize", "kill", "nothing", 7]
-ARGV = [["true"], ["cat"], ["sh", "-c", "echo x; sleep 0.01"], ["nothing"], [], [""], "true", [7], None]
-HOW = [True, False, [24, 80], [0, 0], [-1, 1 << 20], "xx", 7]
+ARGV: list[Any] = [["true"], ["cat"], ["sh", "-c", "echo x; sleep 0.01"], ["nothing"], [], [""], "true", [7], None]
+HOW: list[Any] = [True, False, [24, 80], [0, 0], [-1, 1 << 20], "xx", 7]
 EXTRA = ["offset", "limit", "grace", "mode", "recursive", "self", "number", "x"]
 
 
@@ -172,12 +172,15 @@ def asked(chance: random.Random) -> dict[str, Any]:
         arguments = {
             "argv": pick(ARGV),
             "cwd": pick([ROOT, "/", "nowhere", 7]),
-            "env": pick([{}, {"A": "b"}, {"A": 1}, []]),
+            "env": pick([{}, {"A": "b"}, {"A": 1}, [], ["x"]]),
         }
         arguments.update({name: pick(HOW) for name in ("stdin", "pty", "aside") if chance.random() < 0.4})
     elif verb in ("signal", "resize", "kill"):
         arguments = {"target": chance.randrange(2, 40)}
-        facts = {"signal": {"signal": pick([0, 15, 9, 999, -1])}, "resize": {"rows": pick(THINGS), "columns": 5}}
+        facts: dict[Any, Any] = {
+            "signal": {"signal": pick([0, 15, 9, 999, -1])},
+            "resize": {"rows": pick(THINGS), "columns": 5},
+        }
         arguments.update(facts.get(verb, {}))
     elif isinstance(verb, str):
         facts = {"move": {"to": pick(PATHS)}, "list": {"limit": pick([0, 1, 100, -5, "x"])},

@@ -640,16 +640,8 @@ class Guest:
             facts = refusal.facts
         except (OSError, MemoryError) as error:
             facts = {"errno": errno.errorcode.get(getattr(error, "errno", errno.ENOMEM), "EIO")}
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            ArithmeticError,
-            AttributeError,
-            RecursionError,
-            struct.error,
-        ) as error:
-            facts = {"error": "invalid", "why": str(error)[:200]}
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as why:
+            facts = {"error": "invalid", "why": str(why)[:200]}
         self.finish(stream, FAIL, facts)
 
     def on_frame(self, frame: Frame) -> None:
