@@ -336,10 +336,7 @@ class Process:
 
     def __init__(self, guest: Guest, number: int, argv: list[str], env: Meta | None = None, **how: Any) -> None:
         self.guest, self.number, self.credit, self.job = guest, number, WINDOW, (env or {}).get(_MARK, "")
-        self.outputs, self.input = (
-            dict[int, int](),
-            bytearray(),
-        )  # descriptor -> frame kind; what stdin has no room for yet
+        self.outputs, self.input = dict[int, int](), bytearray()  # descriptor -> frame kind; what waits for stdin
         self.unsettled: set[int] = set()  # descriptors that may hold output from before the exit
         self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         self.start(argv, env or {}, **how)
