@@ -276,12 +276,13 @@ def test_chunks_do_not_change_what_is_understood(
     frames: list[Parts | bytes], flips: list[tuple[int, int]], sizes: list[int]
 ) -> None:
     """Good or bad, the same bytes give the same frames and the same refusal, whole or in pieces of any size."""
-    data = bytearray(b"".join(frame if isinstance(frame, bytes) else encode(*frame) for frame in frames))
+    mutable = bytearray(b"".join(frame if isinstance(frame, bytes) else encode(*frame) for frame in frames))
     for at, change in flips:
-        if at < len(data):
-            data[at] ^= change
-    whole_story = until_refused([bytes(data)])
-    assert until_refused(list(cut(bytes(data), sizes))) == whole_story
+        if at < len(mutable):
+            mutable[at] ^= change
+    data = bytes(mutable)
+    whole_story = until_refused([data])
+    assert until_refused(list(cut(data, sizes))) == whole_story
     assert until_refused([data[at : at + 1] for at in range(min(len(data), 9000))]) == whole_story or len(data) > 9000
 
 
