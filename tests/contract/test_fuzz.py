@@ -228,6 +228,6 @@ async def test_any_conversation_with_a_host_is_answered_in_little_room(
                 await wire.say(OPEN, probe, {"verb": "stat", "path": ".", "root": "/"})
                 assert (await wire.hear(probe, DONE, FAIL)).kind == DONE
             assert resident_kb(guest) < before + KEPT_KB
-        descriptors = len(list(Path(f"/proc/{guest}/fd").iterdir()))
+        if os.geteuid() == 0:  # others may not look: the guest is not dumpable
+            assert len(list(Path(f"/proc/{guest}/fd").iterdir())) < 40
     assert rounds > 5
-    assert descriptors < 40
