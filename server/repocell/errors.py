@@ -101,7 +101,10 @@ class NoSuchResource(CallerMistake):
 
 class NoSuchJob(CallerMistake):
     def __init__(self, job: str) -> None:
-        super().__init__(f"There is no job {job!r} in this workspace. workspace_status lists the jobs there are.")
+        super().__init__(
+            f"There is no job {job[:100]!r} in this workspace: it is another's, or it ended and many others have since. "
+            "workspace_status lists the jobs there are."
+        )
 
 
 class NoSuchRepository(CallerMistake):

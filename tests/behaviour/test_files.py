@@ -241,3 +241,15 @@ async def test_a_name_that_is_not_utf8_is_shown_escaped(connect: Connect) -> Non
         assert r"bad\xff" in await ask(client, "list_dir")
         assert r"bad\xff" in await ask(client, "grep", pattern="needle")
         assert r"bad\xff" in await ask(client, "glob", pattern="bad*")
+
+
+async def test_a_file_that_was_removed_can_be_written_again(connect: Connect) -> None:
+    """What bash removed since it was read or written is made anew; what others put there meanwhile is not replaced."""
+    async with connect() as client:
+        await ask(client, "workspace_open")
+        await ask(client, "write_file", path="new.txt", content="one\n")
+        await ask(client, "bash", command="rm new.txt")
+        assert "Created new.txt" in await ask(client, "write_file", path="new.txt", content="two\n")
+        await ask(client, "bash", command="rm new.txt; echo other > new.txt")
+        assert "changed since it was read" in await refuse(client, "write_file", path="new.txt", content="three\n")
+        assert "other" in await ask(client, "read_file", path="new.txt")

@@ -77,7 +77,10 @@ class Wire:
         self._last = 0
 
     async def say(self, kind: int, stream: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> None:
-        await self._stream.send(encode(kind, stream, meta, body))
+        await self.say_raw(encode(kind, stream, meta, body))
+
+    async def say_raw(self, data: bytes) -> None:
+        await self._stream.send(data)
 
     async def open(self, verb: str, **arguments: Any) -> int:
         """Asks for something; returns the stream the answer comes on."""

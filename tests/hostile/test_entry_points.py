@@ -58,6 +58,10 @@ ATTACKS = {
         "unshare --user --map-root-user --mount mount -t tmpfs none /mnt && echo it worked",
         "ls -d / > /dev/null && echo it worked",
     ),
+    "channel": Attack(
+        "ls /proc/{keeper}/fd > /dev/null && head -c 0 /proc/{keeper}/environ && echo it worked",
+        "ls /proc/self/fd > /dev/null && head -c 0 /proc/self/environ && echo it worked",
+    ),
     "network": Attack(python(REACH, "{port}"), python(WITHIN), "reached"),
 }  # fmt: skip
 
@@ -82,6 +86,7 @@ def prepared(stage: Stage) -> Generator[Ground]:
     with running("sleep", "600") as victim, listener(("127.0.0.1", 0)) as sock:
         names: dict[str, object] = {
             "decoy": stage.decoy, "secret": stage.secret, "neighbour": stage.on_host("README.md", stage.bystander),
+            "keeper": 1,
             "state": stage.state, "pid": victim.pid, "port": sock.getsockname()[1],
         }  # fmt: skip
         yield Ground(names, victim.pid)
@@ -130,6 +135,7 @@ def test_outside_each_attack_works(tmp_path: Path, name: str) -> None:
     with running("sleep", "600") as victim, listener(("127.0.0.1", 0)) as sock:
         names: dict[str, object] = {
             "decoy": decoy, "secret": "the-secret", "neighbour": decoy / "README.md", "state": state, "pid": victim.pid,
+            "keeper": victim.pid,
             "port": sock.getsockname()[1],
         }  # fmt: skip
         ground = Ground(names, victim.pid)

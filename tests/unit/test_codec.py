@@ -5,6 +5,7 @@ Each case is delivered whole, one byte at a time, and with the start of another 
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -251,3 +252,52 @@ def test_a_frame_that_never_ends_is_bounded() -> None:
     """A peer that announces the largest frame and sends it slowly fills no more memory than that frame's."""
     header = HEADER.pack(DATA, 1, MAX_JSON, MAX_BODY)
     bounded([header, *[b" " * 65536] * ((MAX_JSON + MAX_BODY) // 65536 - 1)])
+
+
+def until_refused(chunks: Sequence[bytes]) -> tuple[list[Parts], bool]:
+    """The frames that come out, and whether what follows them was refused."""
+    seen: list[Parts] = []
+    decoder = Decoder()
+    try:
+        for chunk in chunks:
+            seen.extend(parts(frame) for frame in decoder.feed(chunk))
+    except ProtocolError:
+        return seen, True
+    return seen, False
+
+
+@settings(deadline=None)
+@given(
+    frames=st.lists(ANY_FRAME | st.sampled_from([*LIES.values()][:-1]), max_size=5),
+    flips=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 255)), max_size=2),
+    sizes=st.lists(st.integers(0, 60), max_size=20),
+)
+def test_chunks_do_not_change_what_is_understood(
+    frames: list[Parts | bytes], flips: list[tuple[int, int]], sizes: list[int]
+) -> None:
+    """Good or bad, the same bytes give the same frames and the same refusal, whole or in pieces of any size."""
+    mutable = bytearray(b"".join(frame if isinstance(frame, bytes) else encode(*frame) for frame in frames))
+    for at, change in flips:
+        if at < len(mutable):
+            mutable[at] ^= change
+    data = bytes(mutable)
+    whole_story = until_refused([data])
+    assert until_refused(list(cut(data, sizes))) == whole_story
+    assert until_refused([data[at : at + 1] for at in range(min(len(data), 9000))]) == whole_story or len(data) > 9000
+
+
+def test_a_slow_peer_costs_time_in_proportion() -> None:
+    """The largest frame in tiny pieces is looked at once for each piece, not from its start again and again."""
+    data = encode(DATA, 1, None, bytes(MAX_BODY))
+    begun = time.process_time()
+    assert feed([data[at : at + 1] for at in range(0, len(data))])[0] == [(DATA, 1, {}, bytes(MAX_BODY))]
+    assert time.process_time() - begun < 5
+
+
+def test_many_frames_in_one_piece_cost_time_in_proportion() -> None:
+    """A hundred thousand of the smallest frames at once come out in a fraction of what moving them each time would take."""
+    data = encode(DONE, 1) * 100_000
+    begun = time.process_time()
+    frames, pending = feed([data])
+    assert (len(frames), pending) == (100_000, b"")
+    assert time.process_time() - begun < 5

@@ -107,3 +107,19 @@ def test_a_log_takes_no_more_room_than_its_sizes(logs: Path) -> None:
     log.close()
     assert kept == bytes(range(HEAD)) + bytes(range(256))[-TAIL:]
     assert list(logs.iterdir()) == []
+
+
+def test_a_closed_log_can_be_read_by_who_holds_it_and_by_nobody_else(logs: Path) -> None:
+    """Its descriptor is given back with the last holder, and never used again: it may be another file's by then."""
+    log = filled(logs, [b"abc"])
+    with log.held(), log.held():
+        log.close()
+        assert log.read(0, 9) == (0, b"abc")
+    other = filled(logs, [b"xyz"])  # takes the number that has become free
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        log.read(0, 9)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        log.append(b"more")
+    log.close()
+    assert other.read(0, 9) == (0, b"xyz")
+    other.close()

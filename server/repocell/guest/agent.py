@@ -336,9 +336,8 @@ class Process:
 
     def __init__(self, guest: Guest, number: int, argv: list[str], env: Meta | None = None, **how: Any) -> None:
         self.guest, self.number, self.credit, self.job = guest, number, WINDOW, (env or {}).get(_MARK, "")
-        self.outputs: dict[int, int] = {}  # descriptor -> frame kind
+        self.outputs, self.input = dict[int, int](), bytearray()  # descriptor -> frame kind; what waits for stdin
         self.unsettled: set[int] = set()  # descriptors that may hold output from before the exit
-        self.stdin, self.aside, self.input = os.dup(0), os.dup(0), bytearray()  # at first all the null device
         self.started = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         self.start(argv, env or {}, **how)
         guest.streams[number] = guest.children[self.pid] = self
@@ -346,6 +345,7 @@ class Process:
 
     def start(self, argv: list[str], env: Meta, cwd: str = "/", stdin: Any = 0, pty: Any = 0, aside: Any = 0) -> None:
         """Commands inherit the highest OOM score, so that the kernel takes them before the guest that reports on them."""
+        self.stdin, self.aside = os.dup(0), os.dup(0)  # the null device at first
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         theirs: list[int] = []
         try:
@@ -428,6 +428,7 @@ class Process:
     def exited(self, status: int, used: resource.struct_rusage) -> None:
         self.status = {"status": status, "user": used.ru_utime, "system": used.ru_stime, "max_rss_kb": used.ru_maxrss}
         self.status["aside"] = os.pread(self.aside, ASIDE_BYTES, 0).decode("latin-1")
+        os.dup2(0, self.aside, inheritable=False)  # what it holds is memory, and its writer's to answer for
         self.unsettled, self.old = {*self.outputs}, _PIPE_BYTES * len(self.outputs)
         self.settle()
 
@@ -622,8 +623,7 @@ class Guest:
                 self.attempt(handler.number, handler.resume)
 
     def on_channel(self, channel: int) -> None:
-        data = os.read(channel, _CHUNK)
-        if not data:
+        if not (data := os.read(channel, _CHUNK)):
             os._exit(0)
         for frame in self.decoder.feed(data):
             self.attempt(frame.stream, self.on_frame, frame)
@@ -637,13 +637,13 @@ class Guest:
             facts = refusal.facts
         except (OSError, MemoryError) as error:
             facts = {"errno": errno.errorcode.get(getattr(error, "errno", errno.ENOMEM), "EIO")}
-        except (ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
-            facts = {"error": "invalid", "why": str(error)[:200]}
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as why:
+            facts = {"error": "invalid", "why": str(why)[:200]}
         self.finish(stream, FAIL, facts)
 
     def on_frame(self, frame: Frame) -> None:
         stream = self.streams.get(frame.stream)
-        if frame.kind == OPEN:
+        if frame.kind == OPEN and not stream:
             self.open(frame.stream, **frame.meta)
         elif stream and frame.kind == CREDIT:
             stream.credit += frame.meta["bytes"]

@@ -12,7 +12,8 @@ from anyio import to_thread
 from pydantic import Field
 
 from ..errors import EditRefused, FileChanged, FileTooLarge, WrongKind
-from ..models import DirectoryEntry, FileWindow, KiB, MiB, WorkspacePath
+from ..models import DirectoryEntry, FileWindow, KiB, MiB, WorkspacePath, Written
+from ..workspaces.workspace import Workspace
 from .base import MAX_TEXT, Call, Image, InWorkspace, Reply, Services, Tool, workspace_of
 from .edits import Edit, Refused, replace
 from .kinds import image_type, is_utf16, kind_of
@@ -115,13 +116,23 @@ async def write_file(services: Services, call: Call[WriteFile]) -> Reply:
     async with ws.writing:
         seen = ws.seen.get(args.path)
         try:
-            written = await ws.write(args.path, _encode(args.content), expect=seen or "absent")
+            written = await _replace(ws, args.path, _encode(args.content), seen)
         except FileChanged:
             why = "it changed since it was read" if seen else "it exists already and was not read in this workspace"
             raise FileChanged(args.path, why) from None
     lines = args.content.count("\n") + (not args.content.endswith("\n") and args.content != "")
     verb = "Created" if written.created else "Overwrote"
     return Reply(f"{verb} {args.path} ({lines:,} lines, {size_of(len(_encode(args.content)))}).")
+
+
+async def _replace(ws: Workspace, path: str, body: bytes, seen: str | None) -> Written:
+    """Makes a file, or replaces the one that was seen. One that was removed since is made anew: nothing is lost by that."""
+    try:
+        return await ws.write(path, body, expect=seen or "absent")
+    except FileChanged:
+        if seen is None or await ws.look(path) is not None:
+            raise
+    return await ws.write(path, body, expect="absent")
 
 
 class EditFile(InWorkspace):

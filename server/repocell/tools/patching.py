@@ -152,7 +152,11 @@ async def _missing_folders(ws: Workspace, steps: Sequence[Step]) -> Sequence[str
 
 
 async def _take(ws: Workspace, step: Step) -> None:
-    """Writes or removes one file if it is what it was when it was read."""
+    """Writes or removes one file if it is what it was when it was read.
+
+    Between the last look and a removal lies a round trip in which a job of the same cell may replace the file; what it wrote
+    is lost then. The guest could only make that time shorter: unlink(2) takes no condition. The tools' own writes wait.
+    """
     before, after = step.before, step.after
     if isinstance(after, Content):
         expect = "absent" if isinstance(before, Absent) else before.digest
@@ -169,15 +173,15 @@ async def _put_back(ws: Workspace, begun: Sequence[Step], folders: Sequence[str]
 
     The last step failed: it may have been taken all the same, or what stands in its place is somebody else's.
     """
-    left = dict.fromkeys(step.path for step in begun[:-1])
+    left = dict.fromkeys(step.path for step in begun)
     with anyio.move_on_after(ROLLBACK_SECONDS, shield=True):
         for step in reversed(begun):
             try:
-                if await _restore(ws, step):
+                if await _restore(ws, step) or step is begun[-1]:
                     left.pop(step.path, None)
             except RepocellError:
-                if step is begun[-1] and await _is_made(ws, step):
-                    left[step.path] = None
+                if step is begun[-1] and not await _is_made(ws, step):
+                    left.pop(step.path, None)
         for folder in folders:
             try:
                 await ws.remove(folder)

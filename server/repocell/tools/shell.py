@@ -44,19 +44,20 @@ class Bash(InWorkspace):
 async def bash(services: Services, call: Call[Bash]) -> Reply:
     ws, args = workspace_of(services, call), call.args
     job = await ws.start(args.command, cwd=args.cwd, timeout=args.timeout_s, terminal=args.tty, session=args.session)
-    if args.background:
-        with anyio.move_on_after(0.05):  # long enough to report a command that cannot even start
-            await job.exited.wait()
-    else:
-        try:
-            await follow(job, args.wait_s, call)
-        except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await job.stop("cancelled")
-            raise
-    if job.error is not None:
-        raise job.error
-    return report(ws, job, 0)
+    with job.log.held():
+        if args.background:
+            with anyio.move_on_after(0.05):  # long enough to report a command that cannot even start
+                await job.exited.wait()
+        else:
+            try:
+                await follow(job, args.wait_s, call)
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await job.stop("cancelled")
+                raise
+        if job.error is not None:
+            raise job.error
+        return report(ws, job, 0)
 
 
 async def follow(job: Job, seconds: float, call: Call[InWorkspace]) -> None:
@@ -125,15 +126,21 @@ def outcome(ws: Workspace, job: Job) -> str:
         text = f"killed by {signal_name(job.status.signal)} after {took}{_over(ws, job)}"
     else:
         text = f"exit {job.status.exit}, {took}{_over(ws, job)}"
-    if job.session is not None and job.session_kept:
-        text += f"; session {job.session} is in {ws.sessions[job.session].place}"
+    if job.session is not None and job.left_at is not None:
+        text += f"; session {job.session} is in {_short(job.left_at)}"
     elif job.session is not None:
-        text += f"; session {job.session} is as it was before, since this shell was replaced or killed"
+        text += f"; session {job.session} is as it was before, since this shell did not tell where it ended"
     if left and job.running:
         text += f"; left running: {left}; its output goes on in {job.id}, bash_stop job={job.id} ends it"
     elif left:
         text += f"; left running without output: {left}; kill ends it"
     return text
+
+
+def _short(name: str) -> str:
+    """A name to be shown in a line; a command may choose one as long as it likes."""
+    shown = printable(name)
+    return shown if len(shown) <= 300 else f"{shown[:300]}..."
 
 
 def _over(ws: Workspace, job: Job) -> str:
@@ -160,15 +167,17 @@ class BashOutput(InWorkspace):
 async def bash_output(services: Services, call: Call[BashOutput]) -> Reply:
     ws, args = workspace_of(services, call), call.args
     job = ws.job(args.job)
-    if args.wait_s and job.running:
-        await follow(job, args.wait_s, call)
-    if args.offset is not None and args.offset > job.log.size:
-        raise CallerMistake(
-            f"{job.id} has printed {job.log.size:,} bytes so far; offset {args.offset:,} is behind that."
-        )
-    if args.offset is None:
-        return report(ws, job, job.read_to)
-    start, data = job.log.read(args.offset, MAX_TEXT)
+    with job.log.held():
+        if args.wait_s and job.running:
+            await follow(job, args.wait_s, call)
+        return report(ws, job, job.read_to) if args.offset is None else _from_offset(job, args.offset)
+
+
+def _from_offset(job: Job, offset: int) -> Reply:
+    """One page of a log. Raises CallerMistake for an offset it does not have yet."""
+    if offset > job.log.size:
+        raise CallerMistake(f"{job.id} has printed {job.log.size:,} bytes so far; offset {offset:,} is behind that.")
+    start, data = job.log.read(offset, MAX_TEXT)
     rest = job.log.size - start - len(data)
     more = f"; {rest:,} bytes follow, go on with offset={start + len(data)}" if rest else ""
     return Reply(f"{as_text(data)}\n[bytes {start:,} to {start + len(data):,} of {job.log.size:,}{more}]")
@@ -190,15 +199,16 @@ async def bash_input(services: Services, call: Call[BashInput]) -> Reply:
             f"The standard input of {job.id} is empty. Start the command again with tty=true to type on it."
         )
     seen = job.log.size
-    with anyio.move_on_after(TYPING_SECONDS) as typing:
-        await job.type(args.text.encode(), eof=args.eof)
-    if not typing.cancelled_caught:
-        await settle(job, seen)
-    if job.unread:
-        raise CallerMistake(
-            f"{job.id} does not read what is typed: {job.unread:,} bytes of it wait. bash_stop ends it."
-        )
-    return report(ws, job, job.read_to)
+    with job.log.held():
+        with anyio.move_on_after(TYPING_SECONDS) as typing:
+            await job.type(args.text.encode(), eof=args.eof)
+        if not typing.cancelled_caught:
+            await settle(job, seen)
+        if job.unread:
+            raise CallerMistake(
+                f"{job.id} does not read what is typed: {job.unread:,} bytes of it wait. bash_stop ends it."
+            )
+        return report(ws, job, job.read_to)
 
 
 async def settle(job: Job, seen: int) -> None:
@@ -219,10 +229,13 @@ async def bash_stop(services: Services, call: Call[BashStop]) -> Reply:
     ws = workspace_of(services, call)
     job = ws.job(call.args.job)
     was_running = job.running
-    await job.stop("stopped")
-    with anyio.move_on_after(5):
-        await job.done.wait()
-    return Reply(report(ws, job, job.read_to).text if was_running else f"{job.id} had ended before: {outcome(ws, job)}")
+    with job.log.held():
+        await job.stop("stopped")
+        with anyio.move_on_after(5):
+            await job.done.wait()
+        return Reply(
+            report(ws, job, job.read_to).text if was_running else f"{job.id} had ended before: {outcome(ws, job)}"
+        )
 
 
 TOOLS = (

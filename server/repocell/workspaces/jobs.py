@@ -6,7 +6,8 @@ through a prompt. It may not know tools or how results are worded.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ class JobLog:
         self._file, name = tempfile.mkstemp(dir=folder, prefix="job-")
         os.unlink(name)
         self._head, self._tail = head, tail
+        self._holders, self._closing = 0, False
         self.size = 0
 
     def append(self, data: bytes) -> None:
@@ -74,8 +76,24 @@ class JobLog:
             at += size
         return start, b"".join(parts)
 
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Within it the log can be read, also when it is closed meanwhile: its descriptor may be another file's by then."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            self._release()
+
     def close(self) -> None:
-        os.close(self._file)
+        self._closing = True
+        self._release()
+
+    def _release(self) -> None:
+        if self._closing and not self._holders and self._file >= 0:
+            os.close(self._file)
+            self._file = -1  # so that no later mistake reads or writes what has that number then
 
 
 class Job:
@@ -103,7 +121,7 @@ class Job:
         self.error: Exception | None = None
         self.read_to = 0
         self.terminal = False
-        self.session_kept = True
+        self.left_at: str | None = None  # where its session was when it ended; None where that was not told
         self.exited = anyio.Event()
         self.done = anyio.Event()
         self._changed = anyio.Event()

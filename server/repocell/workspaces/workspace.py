@@ -203,12 +203,12 @@ class Workspace:
 
         Without `cwd` it runs where its session is, or at the root. Raises SessionBusy: a session runs one at a time.
         """
+        cell = await self._enter(self)
         busy = [
             job.id for job in self.running if session is not None and job.session == session and not job.exited.is_set()
-        ]
+        ]  # looked for here, behind the last await: until the job is listed nobody else gets in between
         if busy:
             raise SessionBusy(session or "", busy[0])
-        cell = await self._enter(self)
         job_id = new_id("job")
         try:
             log = JobLog(self.folder)
@@ -224,8 +224,8 @@ class Workspace:
             breaches=cell.breaches,
         )
         job.terminal = terminal
-        self._forget_old_jobs()
         self.jobs[job_id] = job
+        self._forget_old_jobs()
         state, argv = Session(), [*SHELL, command]
         if session is not None:
             state = self.sessions.get(session, state)
@@ -243,15 +243,16 @@ class Workspace:
     def _keep_session(self, job: Job, status: ExitStatus) -> None:
         """Takes over where a session's command ended; one that does not tell leaves the session as it was."""
         name, left = job.session or "", read_session(status.aside)
-        job.session_kept = left is not None
         if left is not None:
+            job.left_at = left.place
             self.sessions.pop(name, None)
             self.sessions[name] = left
             for oldest in [*self.sessions][:-MAX_SESSIONS]:
                 del self.sessions[oldest]
 
     def _forget_old_jobs(self) -> None:
-        ended = [job for job in self.jobs.values() if not job.running]
+        """Of the ended ones; those that ended longest ago go first, as a long one has only just been waited for."""
+        ended = sorted((job for job in self.jobs.values() if not job.running), key=lambda job: job.ended or 0)
         for job in ended[: max(0, len(ended) - KEPT_JOBS)]:
             job.log.close()
             del self.jobs[job.id]
