@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from mcp import Client
 
@@ -27,7 +28,12 @@ from repocell.runtimes.bubblewrap import Bubblewrap, Identity
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With REPOCELL_EXPECT_WHEEL the installed wheel is what is tested, and nothing else."""
+    """With REPOCELL_EXPECT_WHEEL the installed wheel is what is tested, and nothing else.
+
+    Examples are not timed, since machines are shared; in CI they are the same each time, so that a change is to blame for red.
+    """
+    hypothesis.settings.register_profile("repocell", deadline=None, derandomize=os.environ.get("CI") == "true")
+    hypothesis.settings.load_profile("repocell")
     if os.environ.get("REPOCELL_EXPECT_WHEEL") and "site-packages" not in (repocell.__file__ or ""):
         raise pytest.UsageError(f"the wheel was to be tested, but repocell comes from {repocell.__file__}")
 
