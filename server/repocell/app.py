@@ -20,6 +20,7 @@ from mcp.server.stdio import stdio_server
 
 from . import __version__, tools
 from .audit import AuditLog
+from .audit_anchors import anchored, finish
 from .auth import WhoIsCalling, local_principal
 from .config import Settings
 from .errors import Misconfigured, RuntimeUnusable, sole_error
@@ -147,34 +148,32 @@ class Serving:
     server: Server
     pool: Pool
     audit: AuditLog
+    store: Store
 
 
 @asynccontextmanager
 async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Serving]:
     """A server whose cells all end when the context is left."""
     async with open_workspaces(settings) as spaces:
-        with AuditLog(settings.state_dir / "audit") as audit:
+        with AuditLog(settings.state_dir) as audit:
             audit.write("started", version=__version__, pid=os.getpid(), runtime=spaces.report.model_dump(mode="json"))
-            try:
-                async with _listening_for_stops(spaces):
-                    repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
-                    services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
-                    gate = Gate(choose_tools(settings), services, audit, who)
-                    server = Server(
-                        "repocell",
-                        version=__version__,
-                        title="repocell",
-                        instructions=INSTRUCTIONS,
-                        on_list_tools=gate.list_tools,
-                        on_call_tool=gate.call,
-                        on_list_resources=gate.list_resources,
-                        on_list_resource_templates=gate.list_templates,
-                        on_read_resource=gate.read_resource,
-                        on_completion=gate.complete,
-                    )
-                    yield Serving(server, spaces.pool, audit)
-            finally:
-                audit.conclude("stopped")
+            async with anchored(audit, spaces.store, settings.state_dir), _listening_for_stops(spaces):
+                repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
+                services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
+                gate = Gate(choose_tools(settings), services, audit, who)
+                server = Server(
+                    "repocell",
+                    version=__version__,
+                    title="repocell",
+                    instructions=INSTRUCTIONS,
+                    on_list_tools=gate.list_tools,
+                    on_call_tool=gate.call,
+                    on_list_resources=gate.list_resources,
+                    on_list_resource_templates=gate.list_templates,
+                    on_read_resource=gate.read_resource,
+                    on_completion=gate.complete,
+                )
+                yield Serving(server, spaces.pool, audit, spaces.store)
 
 
 @asynccontextmanager
@@ -212,5 +211,5 @@ async def _end_on_signal(serving: Serving) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             await serving.pool.shut_down()
-            serving.audit.conclude("stopped", signal=int(number))
+            await finish(serving.audit, serving.store, signal=int(number))
             os._exit(128 + number)
