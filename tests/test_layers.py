@@ -11,8 +11,8 @@ import repocell
 ROOT = Path(repocell.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 AUDIT = ("audit", "audit_anchors", "audit_export", "audit_trail", "audit_view")
+# Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 LAYERS = (
     ("errors", "globs", "redaction", "__init__", "migrations"),
     ("models",),

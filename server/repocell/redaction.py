@@ -16,18 +16,19 @@ _NAME = (
     r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|account[_-]?key|(?<=_)pass|(?<=-)pass|(?<=_)pwd)"
     r"(?:[_-][a-z0-9]{1,20}){0,3}"
 )
-_VALUE = r"""(?:"[^"\n]{1,4096}"|'[^'\n]{1,4096}'|[^\s"',;&|)}\]]+)"""
+# In quotes that are themselves escaped, in quotes with escapes, in the same quotes cut off, or a word.
+_VALUE = r"""(?:\\"[^"]+"?|\\'[^']+'?|"[^"\\]*(?:\\[\s\S][^"\\]*)*\\?(?:"|\Z)|'[^'\\]*(?:\\[\s\S][^'\\]*)*\\?(?:'|\Z)|[^\s"']+)"""
 _SENSITIVE = re.compile(_NAME + r"\Z", re.I)
 
-# Each names what it keeps with a group; the rest of the match is hidden (scheme: RFC 9110 section 11.6.2). Every repetition is bounded, or cannot begin again
-# inside what it already went over; that is what makes the whole linear.
+# Each keeps what its named group holds and hides the rest of what it matches (scheme: RFC 9110 section 11.6.2). Every
+# repetition is bounded, or cannot begin again inside what it already went over; that is what makes the whole linear.
 _SHAPES = (
-    r"(?P<url>://[^/\s@:\"']{0,256}:)[^/\s@\"']{1,4096}(?=@|\Z)",  # RFC 3986 section 3.2.1: userinfo
-    r"(?P<user>https?://)[^/\s@:\"']{1,4096}(?=@)",
+    r"(?P<url>://[^/\s@:\"']{0,256}:)[^/\s@\"']+(?=@|\Z)",  # RFC 3986 section 3.2.1: userinfo
+    r"(?P<user>https?://)[^/\s@:\"']+(?=@)",
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
     r"(?P<scheme>authorization\\?[\"']?\s{0,8}[:=]\s{0,8}\\?[\"']?(?:[a-z][a-z0-9-]{0,20}\s{1,8}))[^\s\"'\\]+",
     r"(?P<cookie>\b(?:set-)?cookie:\s{0,8})[^\n\"']+",
-    rf"(?P<named>{_NAME}\\?[\"']?\s{{0,8}}(?::=|=>|:(?!:)|=(?!=))\s{{0,8}}\\?(?=.)){_VALUE}",
+    rf"(?P<named>{_NAME}\\?[\"']?\s{{0,8}}(?::=|=>|:(?!:)|=(?!=))\s{{0,8}}){_VALUE}",
     rf"(?P<option>(?<=-){_NAME}\s{{1,8}})(?!-){_VALUE}",
     r"(?P<curl>(?<!\S)(?:-u|--user)[ =]?[\"']?[^\s:\"']{1,100}:)[^\s\"']+",
     r"(?P<bearer>\bbearer\s{1,8})(?=[a-z_.~+/-]{0,40}[0-9])[a-z0-9._~+/-]{16,}=*",  # RFC 6750 section 2.1
