@@ -97,6 +97,8 @@ def show(
         for entry in chosen:
             typer.echo(json.dumps(to_json(entry)))
         return
+    if not chosen:
+        typer.echo("Nothing on record matches.")
     console = Console(highlight=False)
     for row in rows(chosen):
         line = Text("  ").join(Text(text, style=colour) for text, colour in row)

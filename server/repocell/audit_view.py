@@ -19,6 +19,7 @@ from .audit_trail import is_live, parse_line, segments_of
 RUNNING, LOST = "running", "no outcome"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,9})([smhdw])")
+_CLIP = 200  # characters of the facts of an event
 _SHORT = 11  # characters of a workspace's id: enough to tell one from another
 _COLOURS = {"allow": "green", "deny": "red", "ask": "yellow", "done": "green", RUNNING: "cyan", LOST: "red"}
 _PLAIN = ("n", "time", "event")
@@ -144,33 +145,43 @@ def _when(entry: Entry) -> tuple[float, str, int]:
 
 
 def rows(chosen: Sequence[Entry]) -> Sequence[Sequence[Cell]]:
-    """Cells with their colours, in columns of one width each but the last."""
-    lines = [_cells(entry) for entry in chosen]
-    widths = [max(len(text) for text, _ in column) for column in zip(*lines, strict=True)]
-    return [
-        [(text.ljust(width), colour) for (text, colour), width in zip(line[:-1], widths, strict=False) if width]
-        + [line[-1]]
-        for line in lines
-    ]
+    """Cells with their colours: calls in columns, other events as a time and a text."""
+    lines = [_call(entry) if entry.event == "decided" else _event(entry) for entry in chosen]
+    calls = [line for line, entry in zip(lines, chosen, strict=True) if entry.event == "decided"]
+    widths = [max(len(text) for text, _ in column) for column in zip(*calls, strict=True)]
+    return [_padded(line, widths) if len(line) == len(widths) else line for line in lines]
 
 
-def _cells(entry: Entry) -> Sequence[Cell]:
-    facts, moment = entry.facts, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-    if entry.event != "decided":
-        rest = json.dumps(facts, sort_keys=True)
-        what = f"{entry.event}: {rest if len(rest) <= 200 else rest[:200] + '...'}" if facts else entry.event
-        return [(moment, "dim"), *[("", "")] * 8, (printable(what), "dim")]
+def _padded(line: Sequence[Cell], widths: Sequence[int]) -> Sequence[Cell]:
+    columns = zip(line[:-1], widths, strict=False)
+    return [*((text.ljust(width), colour) for (text, colour), width in columns if width), line[-1]]
+
+
+def _event(entry: Entry) -> Sequence[Cell]:
+    rest = json.dumps(entry.facts, sort_keys=True) if entry.facts else ""
+    what = f"{entry.event} {rest if len(rest) <= _CLIP else rest[:_CLIP] + '...'}"
+    return [(_moment(entry), "dim"), (printable(what.rstrip()), "dim")]
+
+
+def _call(entry: Entry) -> Sequence[Cell]:
+    facts, verdict, outcome = entry.facts, _said(entry.facts, "verdict"), printable(entry.outcome)
     arguments = facts.get("arguments")
     what = (
         cast("Mapping[str, Any]", arguments).get("preview", "") if isinstance(arguments, Mapping) else arguments or ""
     )
-    verdict, outcome = _said(facts, "verdict"), printable(entry.outcome)
     return [
-        (moment, "dim"), (_said(facts, "principal"), ""), (_said(facts, "workspace")[:_SHORT], "dim"),
+        (_moment(entry), "dim"), (_said(facts, "principal"), ""), (_said(facts, "workspace")[:_SHORT], "dim"),
         (_said(facts, "tool"), "bold"), (verdict, _COLOURS.get(verdict, "")), (_said(facts, "rule"), "dim"),
         (_said(facts, "approval"), "yellow"), (outcome, _COLOURS.get(outcome, "yellow")),
         (f"{entry.seconds:.2f}s" if entry.seconds is not None else "", ""), (printable(str(what)), ""),
     ]  # fmt: skip
+
+
+def _moment(entry: Entry) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+    except (ValueError, OverflowError, OSError):  # nobody wrote such a time: it was changed
+        return printable(str(entry.time))
 
 
 def _said(facts: Mapping[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repocell.audit import AuditLog, digest_of, link
@@ -124,6 +124,7 @@ def test_every_chain_is_known_by_any_trace(tmp_path: Path) -> None:
 # -- damage
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.data())
 def test_any_changed_byte_is_found_where_it_is(written: tuple[Path, AuditHead], data: st.DataObject) -> None:
     """One byte of one record becomes another: that record is named."""
@@ -139,6 +140,7 @@ def test_any_changed_byte_is_found_where_it_is(written: tuple[Path, AuditHead], 
     assert fault.record == number
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.data())
 def test_any_deletion_is_found_where_it_is(written: tuple[Path, AuditHead], data: st.DataObject) -> None:
     """Any run of records goes missing, the first and the last ones too: the first of them is named."""
@@ -149,6 +151,7 @@ def test_any_deletion_is_found_where_it_is(written: tuple[Path, AuditHead], data
     assert fault.record == first
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.data())
 def test_any_insertion_is_found_where_it_is(written: tuple[Path, AuditHead], data: st.DataObject) -> None:
     """A copy of any record anywhere: where it stands, or right after it when it follows itself."""
@@ -158,6 +161,7 @@ def test_any_insertion_is_found_where_it_is(written: tuple[Path, AuditHead], dat
     assert fault.record == place + (source == place)
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.permutations(range(8)).filter(lambda order: order != list(range(8))))
 def test_any_reordering_is_found_where_it_begins(written: tuple[Path, AuditHead], order: list[int]) -> None:
     """The first record that is not in its place is named."""
@@ -166,6 +170,7 @@ def test_any_reordering_is_found_where_it_begins(written: tuple[Path, AuditHead]
     assert fault.record == next(place for place, number in enumerate(order) if place != number)
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.data())
 def test_any_chop_is_found(written: tuple[Path, AuditHead], data: st.DataObject) -> None:
     """The last bytes of the newest segment go, one or all: the first record that is not whole is named."""
@@ -183,6 +188,7 @@ def test_any_chop_is_found(written: tuple[Path, AuditHead], data: st.DataObject)
     assert "cut off" in fault.what
 
 
+@settings(deadline=None)  # each example copies files
 @given(st.integers(0, RECORDS - 1))
 def test_a_forged_chain_that_links_is_found(written: tuple[Path, AuditHead], number: int) -> None:
     """Somebody changes a record and links all the rest anew: the anchored head is another."""
