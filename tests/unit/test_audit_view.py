@@ -43,7 +43,7 @@ def seen(state: Path, chain: str, wanted: Wanted, last: int = 0) -> list[tuple[s
 
 
 CALLS = [("bash", "failed"), ("read_file", "done"), ("git_push", ""), ("bash", LOST)]
-CHOICES = [
+CHOICES: list[tuple[Wanted, int, list[tuple[str, str]]]] = [
     (Wanted(), 0, [("started", ""), *CALLS, ("stopped", "")]), (Wanted(), 2, [("bash", LOST), ("stopped", "")]),
     (Wanted(tool="bash"), 0, [CALLS[0], CALLS[3]]), (Wanted(tool="bash"), 1, [CALLS[3]]), (Wanted(tool="bas"), 0, []),
     (Wanted(verdict="deny"), 0, [CALLS[2]]), (Wanted(workspace="ws_a"), 0, [CALLS[0], CALLS[2]]),
