@@ -24,11 +24,11 @@ PATIENCE_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def anchored(log: AuditLog, store: Store, state: Path) -> AsyncGenerator[None]:
-    """Anchors the chain at once and whenever it grew; ends it when the context is left."""
+async def anchored(log: AuditLog, store: Store, state: Path, every: float = ANCHOR_SECONDS) -> AsyncGenerator[None]:
+    """Anchors the chain at once and every so many seconds when it grew; ends it when the context is left."""
     await _copy(store, [log.anchor])
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_keep, log, store, state)
+        tasks.start_soon(_keep, log, store, state, every)
         try:
             yield
         finally:
@@ -43,12 +43,13 @@ async def finish(log: AuditLog, store: Store, **facts: Any) -> None:
     await _copy(store, [log.anchor])
 
 
-async def _keep(log: AuditLog, store: Store, state: Path) -> None:
+async def _keep(log: AuditLog, store: Store, state: Path, every: float) -> None:
     # Killed servers could not anchor their last records; the next server does it for them.
     await _copy(store, await anyio.to_thread.run_sync(all_heads, state))
-    kept, worked = log.anchor, True
+    kept: AuditHead | None = None
+    worked = True
     while True:
-        await anyio.sleep(ANCHOR_SECONDS)
+        await anyio.sleep(every)
         if (now := log.anchor) != kept:
             done = await _copy(store, [now])
             if worked and not done:

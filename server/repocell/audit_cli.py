@@ -44,6 +44,8 @@ def verify(
 ) -> None:
     """Re-compute every chain and hold it against its anchors; exit status 1 when one is not what was written."""
     found = _verify_file(file) if file is not None else _verify_state(_state(state_dir))
+    if not found and not as_json:
+        typer.echo("There is no chain.")
     intact = all(each.fault is None for each in found)
     if as_json:
         typer.echo(json.dumps({"intact": intact, "chains": [asdict(each) for each in found]}, indent=2))
@@ -152,7 +154,7 @@ def _destination(output: Path | None) -> Generator[BinaryIO]:
 
 def _state(state_dir: Path | None) -> Path:
     state = load_settings({"state_dir": state_dir}).state_dir
-    if not (state / "audit").is_dir() and not (state / "heads").is_dir():
+    if not any((state / trace).exists() for trace in ("audit", "heads", "store.db")):
         raise Misconfigured("There is no audit record yet: no server has run with this state directory.")
     return state
 

@@ -75,18 +75,24 @@ def parse_line(line: bytes) -> Record | None:
 
 def segments_of(state: Path, chain: str) -> Sequence[tuple[int, Path]]:
     """The segments that are there, in order."""
-    return sorted((number, path) for name, number, path in _segments(state) if name == chain)
+    return sorted((number, path) for name, number, path in _segments(state, chain) if name == chain)
 
 
-def _segments(state: Path) -> Iterator[tuple[str, int, Path]]:
-    for path in (state / "audit").glob("*.jsonl"):
-        named = _SEGMENT.fullmatch(path.name)
-        yield (named[1], int(named[2]), path) if named else (path.stem, 0, path)
+def _segments(state: Path, prefix: str = "") -> Iterator[tuple[str, int, Path]]:
+    """Chain, number and path of files among the records; number 0 for one that is no segment."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(state / "audit"):
+            if name.startswith(prefix) and name.endswith(".jsonl"):
+                named = _SEGMENT.fullmatch(name)
+                chain, number = (named[1], int(named[2])) if named else (name.removesuffix(".jsonl"), 0)
+                yield chain, number, state / "audit" / name
 
 
 def chains(state: Path, anchors: Sequence[AuditHead] = ()) -> Sequence[str]:
     """Every chain that anything tells of, the oldest first; also those of which only an anchor is left."""
-    names = {name for name, _, _ in _segments(state)}
+    names = {
+        name for name, _, _ in _segments(state)
+    }  # before the heads: a chain that is begun meanwhile has its head first
     return sorted(names | {path.name for path in (state / "heads").glob("*")} | {anchor.chain for anchor in anchors})
 
 

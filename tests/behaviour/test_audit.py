@@ -1,5 +1,6 @@
 """What an operator learns from the record of real sessions: that it is whole, what happened, and what somebody did to it."""
 
+import contextlib
 import json
 import os
 import re
@@ -110,8 +111,6 @@ async def test_a_chain_that_is_gone_with_its_head_is_missed(connect: Connect, fo
     await session(connect)
     shutil.rmtree(folder / "state" / "audit")
     shutil.rmtree(folder / "state" / "heads")
-    assert repocell(folder, "verify").returncode == 1  # no folder is left to look into
-    (folder / "state" / "audit").mkdir()
     found = repocell(folder, "verify")
     assert found.returncode == 1
     assert "the whole chain is missing: 10 records are anchored" in found.stdout
@@ -174,6 +173,26 @@ async def test_show_chooses(connect: Connect, folder: Path) -> None:
     refused = repocell(folder, "show", "--since", "yesterday")
     assert refused.returncode == 2
     assert "2h" in refused.stderr
+
+
+async def test_show_fits_a_terminal(connect: Connect, folder: Path) -> None:
+    """On a terminal a call is one line of its width, in colours."""
+    await session(connect)
+    ours, theirs = os.openpty()
+    environment = {**child_environment(folder), "TERM": "xterm-256color", "COLUMNS": "100", "LANG": "C.UTF-8"}
+    command = [sys.executable, "-m", "repocell.cli", "audit", "show", "--state-dir", str(folder / "state")]
+    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := os.read(ours, 65536):
+                shown += data
+        assert process.wait(60) == 0
+    os.close(ours)
+    lines = shown.decode().splitlines()
+    assert len(lines) == len(TOOLS)
+    assert "\x1b[32mallow" in lines[1]
+    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in lines) == 100
 
 
 # -- export
