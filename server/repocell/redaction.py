@@ -6,10 +6,11 @@ hidden too; a secret of no known shape behind no telling name is not seen. It ma
 
 import re
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any, cast
 
 HIDDEN = "***"
-MARGIN = 4096  # characters read beyond what is shown, so that a secret cut by the clip is still seen as one
+MARGIN = 512  # characters read beyond what is shown: enough to know any of the shapes by its beginning
 _DEPTH = 16
 _NAME = (
     r"(?:secret|token|password|passwd|passphrase|passcode|credentials?|authorization|api[_-]?key|access[_-]?key"
@@ -42,16 +43,17 @@ _SECRETS = re.compile("|".join(_SHAPES), re.I)
 
 
 def redact(value: Any, limit: int, depth: int = _DEPTH) -> Any:
-    """The value with its strings cut to `limit` characters and their secrets hidden; structure and other values stay."""
+    """The value with its secrets hidden, and strings, lists and mappings cut to `limit`, which is all that could be shown."""
     if isinstance(value, str):
         return redact_text(value, limit)
     if depth == 0 and isinstance(value, Mapping | list | tuple):
         return "..."
     if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {str(key): _behind(str(key), item, limit, depth) for key, item in items}
+        named = ((str(key), item) for key, item in cast("Mapping[Any, Any]", value).items())
+        items = sorted(named, key=itemgetter(0))[:limit]
+        return {redact_text(key, limit): _behind(key, item, limit, depth) for key, item in items}
     if isinstance(value, list | tuple):
-        return [redact(item, limit, depth - 1) for item in cast("list[Any]", value)]
+        return [redact(item, limit, depth - 1) for item in cast("list[Any]", value)[:limit]]
     return value
 
 

@@ -87,6 +87,7 @@ def test_a_value_behind_a_telling_name_is_hidden_by_its_name() -> None:
     shown = redact(
         {"api_key": "abc", "password": 1234, "nested": [{"token": "x"}], "tokens": 5, "secret": True}, PREVIEW
     )
+    assert LETTERS not in str(redact({f"ghp_{LETTERS}": 1}, PREVIEW))
     assert shown == {"api_key": "***", "password": "***", "nested": [{"token": "***"}], "tokens": 5, "secret": True}
 
 
