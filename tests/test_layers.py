@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 AUDIT = ("audit", "audit_anchors", "audit_export", "audit_trail", "audit_view")
 # Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 LAYERS = (
-    ("errors", "globs", "redaction", "__init__", "migrations"),
+    ("errors", "globs", "redaction", "together", "__init__", "migrations"),
     ("models",),
     ("config", *AUDIT, "guest", "runtimes", "store", "clones", "repos"),
     ("workspaces", "policy"),

@@ -4,11 +4,12 @@ Lives here: the order in which things are made and unmade, once. With gate.py an
 Services live in their own context, not in the SDK's lifespan, which is entered once per connection on some transports.
 """
 
+import logging
 import os
 import shutil
 import signal
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from .audit_anchors import anchored, finish
 from .auth import WhoIsCalling, local_principal
 from .config import Settings
 from .errors import Misconfigured, RuntimeUnusable, sole_error
-from .gate import Gate
+from .gate import Gate, Ground, Ready
 from .models import ProbeReport
 from .repos import Repositories
 from .runtimes import Runtime
@@ -44,6 +45,7 @@ INSTRUCTIONS = (
 )
 
 
+_log = logging.getLogger(__name__)
 SWEEP_WAIT_SECONDS = 10.0
 Owner = tuple[int, int] | None
 
@@ -53,8 +55,7 @@ def choose_runtime(settings: Settings) -> tuple[Runtime, Owner]:
     if settings.runtime != "bubblewrap":
         raise Misconfigured(f"There is no runtime {settings.runtime!r}; this version has bubblewrap.")
     identity = Identity.for_server(settings.sandbox_uid)
-    scratch = settings.state_dir if settings.state_dir.is_dir() else None
-    return Bubblewrap(identity, scratch), (identity.uid, identity.gid) if identity.drop else None
+    return Bubblewrap(identity, settings.state_dir), (identity.uid, identity.gid) if identity.drop else None
 
 
 def choose_tools(settings: Settings) -> Mapping[str, Tool]:
@@ -116,19 +117,23 @@ async def _prepare(settings: Settings) -> tuple[Manifests, Layers, Path, Runtime
     """The state directory's folders, and a runtime that was tried there."""
     if shutil.which("git") is None:
         raise Misconfigured("git is not installed on this machine. Install it: 'sudo apt install git'.")
-    untried, owner = choose_runtime(settings)
-    untried.check()
-    layout.prepare(settings.state_dir, owner)
-    runtime, owner = choose_runtime(settings)
+    runtime, owner, search = await anyio.to_thread.run_sync(_place, settings)
     report = await runtime.probe()
     if not report.usable:
         problem = report.problems[0]
         raise RuntimeUnusable(report.runtime, problem.cause, problem.remedy)
-    search = layout.install_search(settings.state_dir)
     manifests = Manifests(settings.state_dir / "workspaces")
     layers = Layers(settings.state_dir / "layers", owner, overlay=_plan(settings, report) == "overlay")
     await runtime.sweep()
     return manifests, layers, search, runtime, report
+
+
+def _place(settings: Settings) -> tuple[Runtime, Owner, Path]:
+    """The runtime, checked, and its place on disk. Slow enough that a client who asks for the tools need not wait for it."""
+    runtime, owner = choose_runtime(settings)
+    runtime.check()
+    layout.prepare(settings.state_dir, owner)
+    return runtime, owner, layout.install_search(settings.state_dir)
 
 
 async def collect(settings: Settings, manifests: Manifests, layers: Layers, store: Store) -> sweep.Swept | None:
@@ -141,39 +146,64 @@ async def collect(settings: Settings, manifests: Manifests, layers: Layers, stor
     return swept
 
 
-@dataclass(frozen=True)
-class Serving:
-    """A server ready for a transport, and what has to end when it is told to."""
-
-    server: Server
-    pool: Pool
-    audit: AuditLog
-    store: Store
-
-
 @asynccontextmanager
-async def open_server(settings: Settings, who: WhoIsCalling) -> AsyncGenerator[Serving]:
-    """A server whose cells all end when the context is left."""
+async def open_ground(settings: Settings) -> AsyncGenerator[Ground]:
+    """Services and the record; all cells end when the context is left. Raises Misconfigured, and then nothing runs."""
     async with open_workspaces(settings) as spaces:
         with AuditLog(settings.state_dir) as audit:
             audit.write("started", version=__version__, pid=os.getpid(), runtime=spaces.report.model_dump(mode="json"))
             async with anchored(audit, spaces.store, settings.state_dir), _listening_for_stops(spaces):
                 repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
                 services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
-                gate = Gate(choose_tools(settings), services, audit, who)
-                server = Server(
-                    "repocell",
-                    version=__version__,
-                    title="repocell",
-                    instructions=INSTRUCTIONS,
-                    on_list_tools=gate.list_tools,
-                    on_call_tool=gate.call,
-                    on_list_resources=gate.list_resources,
-                    on_list_resource_templates=gate.list_templates,
-                    on_read_resource=gate.read_resource,
-                    on_completion=gate.complete,
-                )
-                yield Serving(server, spaces.pool, audit, spaces.store)
+                yield Ground(services, audit, spaces.store)
+
+
+class Opening:
+    """The ground of a server while it is being made: calls wait for it, or are told why there will be none."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._ground: Ground | None = None
+        self.problem: Misconfigured | None = None
+
+    async def ready(self) -> Ground:
+        """Raises Misconfigured when it could not be made."""
+        await self._done.wait()
+        if self._ground is None:
+            raise Misconfigured(str(self.problem))
+        return self._ground
+
+    @property
+    def ground(self) -> Ground | None:
+        return self._ground
+
+    async def hold(self, settings: Settings) -> None:
+        """Makes the ground and keeps it until cancelled. What is wrong is logged at once, and kept."""
+        try:
+            async with open_ground(settings) as self._ground:
+                self._done.set()
+                await anyio.sleep_forever()
+        except Misconfigured as problem:
+            _log.error("%s", problem)
+            self.problem = problem
+            self._done.set()
+
+
+def build(settings: Settings, ready: Ready, who: WhoIsCalling) -> Server:
+    """The server, ready for a transport. Raises Misconfigured for toolsets that do not exist."""
+    gate = Gate(choose_tools(settings), ready, who)
+    return Server(
+        "repocell",
+        version=__version__,
+        title="repocell",
+        instructions=INSTRUCTIONS,
+        on_list_tools=gate.list_tools,
+        on_call_tool=gate.call,
+        on_list_resources=gate.list_resources,
+        on_list_resource_templates=gate.list_templates,
+        on_read_resource=gate.read_resource,
+        on_completion=gate.complete,
+    )
 
 
 @asynccontextmanager
@@ -197,19 +227,30 @@ async def _listening_for_stops(spaces: Workspaces) -> AsyncGenerator[None]:
             tasks.cancel_scope.cancel()
 
 
-async def serve_stdio(settings: Settings) -> None:
-    """Serves one client over stdin and stdout until it goes away or a signal asks us to end."""
-    async with open_server(settings, local_principal(settings.user)) as serving, anyio.create_task_group() as tasks:
-        tasks.start_soon(_end_on_signal, serving)
+async def serve_stdio(settings: Settings) -> bool:
+    """Serves one client over stdin and stdout until it goes away or a signal asks us to end.
+
+    It answers which tools there are while cells are still being tried. Where no cell can be made it says so at once, answers
+    every call with the cause and the remedy, and returns False when the client has gone.
+    """
+    opening = Opening()
+    server = build(settings, opening.ready, local_principal(settings.user))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_end_on_signal, opening)
+        tasks.start_soon(opening.hold, settings)
         async with stdio_server() as (incoming, outgoing):
-            await serving.server.run(incoming, outgoing, serving.server.create_initialization_options())
+            await server.run(incoming, outgoing, server.create_initialization_options())
+        with suppress(Misconfigured):
+            await opening.ready()  # also one whose client left at once is to say what is wrong
         tasks.cancel_scope.cancel()
+    return opening.problem is None
 
 
-async def _end_on_signal(serving: Serving) -> None:
+async def _end_on_signal(opening: Opening) -> None:
     """Ends every cell and then the process. The SDK reads stdin in a thread that nothing can interrupt, so no waiting for it."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            await serving.pool.shut_down()
-            await finish(serving.audit, serving.store, signal=int(number))
+            if (ground := opening.ground) is not None:
+                await ground.services.pool.shut_down()
+                await finish(ground.audit, ground.store, signal=int(number))
             os._exit(128 + number)

@@ -70,7 +70,8 @@ def serve(
     chosen: dict[str, Any] = {"repo": repo, "state_dir": state_dir}
     chosen["toolsets"] = toolsets.split(",") if toolsets else None
     chosen["toolchains"] = [path.expanduser().absolute() for path in toolchain] if toolchain else None
-    anyio.run(serve_stdio, load_settings(chosen))
+    if not anyio.run(serve_stdio, load_settings(chosen)):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,8 +8,9 @@ import base64
 import difflib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import mcp_types as types
@@ -30,19 +31,34 @@ from .errors import (
     suggest,
 )
 from .policy.decide import Facts, decide
+from .store import Store
 from .tools import resources
 from .tools.base import Arguments, Call, Progress, Reply, Services, Tool
+from .workspaces.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 MAX_RESULT = 40_000  # characters of text: a tool that forgets its own bound is cut here
 Context = ServerRequestContext[Any, Any]
 
 
-class Gate:
-    """Holds the table, the record and who is calling; one per server."""
+@dataclass(frozen=True)
+class Ground:
+    """What a call stands on: what handlers may use, the record, and where its head is kept."""
 
-    def __init__(self, tools: Mapping[str, Tool], services: Services, audit: AuditLog, who: WhoIsCalling) -> None:
-        self._tools, self._services, self._audit, self._who = tools, services, audit, who
+    services: Services
+    audit: AuditLog
+    store: Store
+
+
+Ready = Callable[[], Awaitable[Ground]]
+"""Waits until there is ground to stand on. Raises Misconfigured when there will be none."""
+
+
+class Gate:
+    """Holds the table, who is calling, and the way to the ground; one per server."""
+
+    def __init__(self, tools: Mapping[str, Tool], ready: Ready, who: WhoIsCalling) -> None:
+        self._tools, self._ready, self._who = tools, ready, who
         self._listed = types.ListToolsResult(tools=[_listed(tool) for tool in tools.values()])
 
     async def list_tools(self, _context: Context, _params: object) -> types.ListToolsResult:
@@ -63,14 +79,15 @@ class Gate:
         try:
             arguments = parse(tool, raw)
             principal = self._who()
+            ground = await self._ready()
             verdict = decide(Facts(tool=tool.name, effect=tool.effect))
-            entry = self._audit.write(
+            entry = ground.audit.write(
                 "decided", principal=principal.name, tool=tool.name, arguments=digest_arguments(arguments.model_dump()),
                 verdict=verdict.decision, rule=verdict.rule, client=_client(context),
             )  # fmt: skip
             if verdict.decision != "allow":
                 raise Denied(f"{tool.name} was not run: {verdict.reason} (rule {verdict.rule})")
-            return await self._run(tool, Call(principal, arguments, _progress(context)), entry)
+            return await _run(ground, tool, Call(principal, arguments, _progress(context)), entry)
         except RepocellError:
             raise
         except OSError as error:  # of the host: what a cell's files answer comes as RepocellError
@@ -93,11 +110,18 @@ class Gate:
 
     async def list_resources(self, _context: Context, _params: object) -> types.ListResourcesResult:
         """The diff and the top directory of each of the caller's workspaces; what is in them has templates."""
-        mine = self._services.pool.list(self._who())
+        mine = await self._mine()
         return types.ListResourcesResult(resources=[
             types.Resource(uri=resources.address(ws.id, path), name=f"{ws.record.repo} {ws.record.branch}: {what}")
             for ws in mine for path, what in ((None, "changes"), ("", "files"))
         ])  # fmt: skip
+
+    async def _mine(self) -> Sequence[Workspace]:
+        """The caller's workspaces. Raises MCPError where the server has no ground to stand on."""
+        try:
+            return (await self._ready()).services.pool.list(self._who())
+        except RepocellError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
 
     async def read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
@@ -117,7 +141,7 @@ class Gate:
         given = (params.context.arguments if params.context else None) or {}
         values: Sequence[str] = ()
         if name == "workspace":
-            values = [ws.id for ws in self._services.pool.list(self._who()) if ws.id.startswith(begun)]
+            values = [ws.id for ws in await self._mine() if ws.id.startswith(begun)]
         elif name == "path":
             with suppress(RepocellError):
                 raw = {"workspace": given.get("workspace"), "path": begun}
@@ -125,23 +149,22 @@ class Gate:
         shown = [*values[: resources.MAX_COMPLETIONS]]
         return types.CompleteResult(completion=types.Completion(values=shown, total=len(values)))
 
-    # -- running
 
-    async def _run(self, tool: Tool, call: Call[Any], entry: int) -> Reply:
-        """Runs what was decided and records what came of it, cancelled or not."""
-        outcome, recorded, started = "cancelled", False, time.monotonic()
-        try:
-            reply = await tool.handler(self._services, call)
-            outcome = "failed" if reply.failed else "done"
-        except Exception as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            took = round(time.monotonic() - started, 6)
-            recorded = self._audit.conclude("outcome", of=entry, outcome=outcome, seconds=took)
-        if not recorded:
-            raise OutcomeUnrecorded(tool.name, outcome)
-        return reply
+async def _run(ground: Ground, tool: Tool, call: Call[Any], entry: int) -> Reply:
+    """Runs what was decided and records what came of it, cancelled or not."""
+    outcome, recorded, started = "cancelled", False, time.monotonic()
+    try:
+        reply = await tool.handler(ground.services, call)
+        outcome = "failed" if reply.failed else "done"
+    except Exception as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        took = round(time.monotonic() - started, 6)
+        recorded = ground.audit.conclude("outcome", of=entry, outcome=outcome, seconds=took)
+    if not recorded:
+        raise OutcomeUnrecorded(tool.name, outcome)
+    return reply
 
 
 def parse(tool: Tool, arguments: Mapping[str, Any]) -> Arguments:

@@ -12,11 +12,11 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -25,9 +25,8 @@ from git.cmd import Git
 
 from .clones import Change, uncommitted
 from .errors import Misconfigured, NoSuchRef, NoSuchRepository
+from .together import together
 
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 FETCH_SECONDS = 1800.0
 QUICK_SECONDS = 60.0
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -245,26 +244,6 @@ class Repositories:
         if process.returncode not in ok:
             raise GitError(explain(err.decode(errors="replace")))
         return os.fsdecode(out)
-
-
-async def together(first: Callable[[], Awaitable[_A]], second: Callable[[], Awaitable[_B]]) -> tuple[_A, _B]:
-    """Both results. The first failure ends the other and is raised as it is, also where both fail at the same moment."""
-    left: list[_A] = []
-    right: list[_B] = []
-
-    async def do_left() -> None:
-        left.append(await first())
-
-    async def do_right() -> None:
-        right.append(await second())
-
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(do_left)
-            tasks.start_soon(do_right)
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-    return left[0], right[0]
 
 
 class GitError(Exception):

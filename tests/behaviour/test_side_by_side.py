@@ -8,9 +8,10 @@ import pytest
 from mcp import Client
 
 from harness import ERAS, Connect, ask
-from repocell.app import open_server
+from repocell.app import build, open_ground
 from repocell.auth import local_principal
 from repocell.config import load_settings
+from repocell.gate import Ground
 
 pytestmark = pytest.mark.anyio
 
@@ -51,13 +52,18 @@ async def test_changes_to_one_file_happen_one_after_the_other(connect: Connect, 
 async def test_a_job_outlives_the_connection_that_started_it(folder: Path, repo: Path, era: str) -> None:
     """A client that connects again to a running server finds its job in the status, reads what it printed, and ends it."""
     settings = load_settings({"state_dir": folder / "state", "repo": str(repo)}, {"HOME": str(folder)})
-    async with open_server(settings, local_principal("somebody")) as serving:
-        async with Client(serving.server, mode=era) as client:
+    async with open_ground(settings) as ground:
+
+        async def ready() -> Ground:
+            return ground
+
+        server = build(settings, ready, local_principal("somebody"))
+        async with Client(server, mode=era) as client:
             await ask(client, "workspace_open")
             said = await ask(client, "bash", command="echo begun; sleep 600; echo never", background=True)
             found = re.search(r"job_\w+", said)
             assert found is not None
-        async with Client(serving.server, mode=era) as client:
+        async with Client(server, mode=era) as client:
             assert found.group() in await ask(client, "workspace_status")
             assert "begun" in await ask(client, "bash_output", job=found.group(), offset=0)
             assert "stopped" in await ask(client, "bash_stop", job=found.group())

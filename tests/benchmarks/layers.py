@@ -8,28 +8,29 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcp import Client
 
-from harness import SANDBOX_UID, ask, connect_to_server, git, make_repo
+from harness import SANDBOX_UID, ask, connect_to_server, git
 from repocell.guest.link import Exited, boot_argv, open_link
 from repocell.models import OverlayTree, SandboxSpec
 from repocell.runtimes.bubblewrap import Bubblewrap, Identity
 from repocell.runtimes.diagnosis import GUEST_PYTHON
 from repocell.workspaces.pool import cell_environment
 
-from .measure import Timing, interleaved, table
+from . import trees
+from .ground import docker_argv, docker_missing
+from .measure import Contender, Timing, interleaved
+from .report import Peer, Row, ms, table, timed
 
-SIZES = (100, 7_000, 50_000)
-
-
-def make_tree(path: Path, files: int) -> Path:
-    """A repository of so many small files, a hundred to a directory."""
-    content = {f"d{n // 100}/f{n}.txt": f"file {n}\n" * 20 for n in range(files)}
-    return make_repo(path, dict(content))
+FLOOR = "floor: mount, bubblewrap, guest, `true`"
+OPEN, FORK, CHECKPOINT, RESTORE, RESUME = (
+    f"{verb} to first command" for verb in ("second open", "fork", "checkpoint", "restore", "resume")
+)
 
 
 class Floor:
@@ -107,6 +108,11 @@ class Ours:
         await ask(self._client, "workspace_restore", workspace=self._base, checkpoint=self._point)
         return await self._first_command(self._base, started)
 
+    async def checkpoint(self) -> float:
+        started = time.perf_counter()
+        await ask(self._client, "workspace_checkpoint", workspace=self._base)
+        return await self._first_command(self._base, started)
+
     async def resume(self) -> float:
         await ask(self._client, "workspace_checkpoint", workspace=self._base)  # suspends it
         return await self._first_command(self._base, time.perf_counter())
@@ -147,21 +153,9 @@ class Copies:
         return took
 
 
-async def docker_run() -> float:
-    started = time.perf_counter()
-    subprocess.run(["docker", "run", "--rm", "--network", "none", IMAGE, "true"], check=True, capture_output=True)
-    return time.perf_counter() - started
-
-
-IMAGE = "debian:stable-slim"
-
-
-def docker_answers() -> bool:
-    """Whether an engine with that image is here; the comparison is left out, and said to be, where there is none."""
-    if shutil.which("docker") is None:
-        return False
-    found = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False)
-    return found.returncode == 0
+async def docker_run() -> None:
+    """A new container and the same first command. The image holds no repository: nothing is copied or mounted for it."""
+    subprocess.run(docker_argv("--rm", "true"), check=True, capture_output=True)
 
 
 @asynccontextmanager
@@ -170,79 +164,73 @@ async def served(folder: Path, repo: Path) -> AsyncGenerator[Client]:
         yield client
 
 
-async def run(folder: Path, rounds: int, sizes: tuple[int, ...] = SIZES) -> str:
-    """The table as Markdown: medians in milliseconds, and the ratio to the floor of the same repository."""
+@dataclass(frozen=True)
+class Measured:
+    """Every contender's timing by the number of files in the repository."""
+
+    timings: dict[str, dict[int, Timing]]
+
+    def median(self, name: str, size: int) -> float:
+        return self.timings[name][size].median
+
+
+async def measure(folder: Path, sizes: Mapping[int, int]) -> Measured:
+    """`sizes`: how many files, and how many rounds with so many."""
     found: dict[str, dict[int, Timing]] = {}
-    memory = ""
-    for size in sizes:
-        repo = make_tree(folder / f"r{size}", size)
+    for size, rounds in sizes.items():
+        repo = trees.small_files(folder / f"r{size}", size)
         floor, copies = Floor(folder, repo), Copies(folder, repo)
         async with served(folder, repo) as client:
             ours = Ours(client)
             await ours.prepare()
-            contenders = {
-                "floor: mount, bubblewrap, guest, true": floor.run, "second open to first command": ours.open,
-                "fork to first command": ours.fork, "restore to first command": ours.restore,
-                "resume to first command": ours.resume, "git status right after opening": ours.status,
-                "git status once more": ours.second_status, "`git worktree add`": copies.worktree, "`cp -a`": copies.cp,
+            contenders: dict[str, Contender] = {
+                FLOOR: floor.run, OPEN: ours.open, FORK: ours.fork, CHECKPOINT: ours.checkpoint, RESTORE: ours.restore,
+                RESUME: ours.resume, "`git status` right after opening": ours.status,
+                "`git status` once more": ours.second_status, "`git worktree add`": copies.worktree, "`cp -a`": copies.cp,
             }  # fmt: skip
-            if docker_answers():
-                contenders["`docker run`"] = docker_run
+            if not docker_missing():
+                contenders["`docker run`, without a copy"] = docker_run
             for name, timing in (await interleaved(contenders, rounds)).items():
                 found.setdefault(name, {})[size] = timing
-            memory = await idle_memory(client, folder)
-    floor_name = next(iter(found))
+    return Measured(found)
+
+
+def matrix(measured: Measured, sizes: Sequence[int]) -> str:
+    """Markdown: medians, and the ratio to the floor of the same repository."""
     rows = [
         [
             name,
             *(
-                f"{t.median:.0f} / {t.p95:.0f} ({t.median / found[floor_name][size].median:.2f}x)"
-                for size, t in timings.items()
+                f"{ms(t.median)} / {ms(t.p95)} ({t.median / measured.median(FLOOR, size):.2f}x)"
+                for size, t in by_size.items()
             ),
         ]
-        for name, timings in found.items()
+        for name, by_size in measured.timings.items()
     ]
-    head = ["median / p95 ms (ratio to floor)", *(f"{size:,} files" for size in sizes)]
-    note = (
-        "" if docker_answers() else "\nNo Docker engine answered on this machine, so `docker run` was not measured.\n"
-    )
-    return f"{table(head, rows)}\n{note}\n{memory}\n"
+    note = f"\n\n`docker run` was not measured: {why}." if (why := docker_missing()) else ""
+    return table(["median / p95 (ratio to floor)", *(f"{size:,} files" for size in sizes)], rows) + note
 
 
-async def idle_memory(client: Client, folder: Path) -> str:
-    """Proportional memory of one idle live cell, all its processes, and the number a suspended workspace has."""
-    ws = (await ask(client, "workspace_open")).split()[1]
-    await ask(client, "bash", workspace=ws, command="true")
-    live = cell_processes(folder, ws)
-    total = sum(proportional(pid) for pid in live) / 1e6
-    await ask(client, "workspace_checkpoint", workspace=ws)
-    suspended = len(cell_processes(folder, ws))
-    await ask(client, "workspace_close", workspace=ws, discard=True)
-    return f"Idle live cell: {total:.1f} MB in {len(live)} processes (PSS). Suspended workspace: {suspended} processes."
-
-
-def cell_processes(folder: Path, ws: str) -> list[int]:
-    """The sandbox of one workspace: the processes that name its mount, and everything below them."""
-    children: dict[int, list[int]] = {}
-    roots: list[int] = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(") ")[2].split()[1])
-            if f"{folder}/state/workspaces/{ws}".encode() in (path / "cmdline").read_bytes():
-                roots.append(int(path.name))
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(path.name))
-    pending, found = roots, set[int]()
-    while pending:
-        pid = pending.pop()
-        found.add(pid)
-        pending += [child for child in children.get(pid, []) if child not in found]
-    return sorted(found)
-
-
-def proportional(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0.0
+def rows(measured: Measured, sizes: Sequence[int]) -> list[Row]:
+    """The targets, at the middle size, and whether the size matters."""
+    middle, smallest, largest = sizes[len(sizes) // 2], sizes[0], sizes[-1]
+    floor, opened = measured.median(FLOOR, middle), measured.median(OPEN, middle)
+    peers = [
+        Peer(name, "docker" in name, by_size[middle])
+        for name, by_size in measured.timings.items()
+        if name.startswith(("`docker", "`cp", "`git worktree"))
+    ]
+    if why := docker_missing():
+        peers.append(Peer("`docker run`", True, None, why))
+    found = [timed(OPEN, "overlay, bubblewrap, guest, `true`", floor, measured.timings[OPEN][middle], 1.5, peers)]
+    if len(sizes) > 1:
+        few, many = measured.median(OPEN, smallest), measured.median(OPEN, largest)
+        found.append(
+            Row(
+                f"{OPEN}, {largest:,} files", f"with {smallest:,} files", ms(few), ms(many), f"{many / few:.2f}x",
+                "at most 1.3x: size does not matter", many <= 1.3 * few,
+            )
+        )  # fmt: skip
+    others = (FORK, CHECKPOINT, RESTORE, RESUME)
+    found += [timed(name, "second open", opened, measured.timings[name][middle], 2.0) for name in others]
+    return found

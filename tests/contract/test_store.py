@@ -11,7 +11,8 @@ import pytest
 
 from repocell.errors import Misconfigured
 from repocell.models import AuditHead, Principal, WorkspaceRecord
-from repocell.store import SCHEMA, born, open_store
+from repocell.store import open_store
+from repocell.store.sql import SCHEMA, born
 
 pytestmark = pytest.mark.anyio
 

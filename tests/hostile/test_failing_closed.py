@@ -19,7 +19,7 @@ import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from harness import ask, child_environment, refuse
+from harness import ask, child_environment, connect_to_server, refuse
 from hostile.observe import guests_of, outside, processes, server_of
 from hostile.stage import words
 
@@ -79,9 +79,12 @@ def start(
 
 
 def refused(started: Started, *words: str) -> None:
-    """The server ended at once with a message that says all this, and answered nothing."""
+    """The server said all this and ended with status 1; whatever call it answered was refused with the same words."""
     assert started.status == 1, started
-    assert started.answers == ""
+    for answer in map(json.loads, started.answers.splitlines()):
+        if "result" in answer and answer["id"] > 1:  # the client has gone: calls may as well be cancelled
+            assert answer["result"]["isError"], answer
+            assert not [word for word in words if word.lower() not in json.dumps(answer).lower()], answer
     missing = [word for word in words if word.lower() not in started.message.lower()]
     assert not missing, started.message
 
@@ -170,6 +173,17 @@ def test_a_bubblewrap_that_isolates_nothing_is_found_out(folder: Path, repo: Pat
     started = start(folder, repo, path=str(tools), doctor=True)
     refused(started, "cannot be used here")
     diagnosed(started)
+
+
+async def test_a_client_is_told_why_nothing_runs(folder: Path, repo: Path, tools: Path, era: str) -> None:
+    """Where no cell can be made a client still learns which tools there are, and from each call what is wrong."""
+    program(tools / "bwrap", PRETENDER)
+    async with connect_to_server(folder, ["--repo", str(repo)], era, {"PATH": str(tools)}) as client:
+        assert "bash" in [tool.name for tool in (await client.list_tools()).tools]
+        for tool, arguments in (("workspace_open", {}), ("bash", {"command": f"touch {folder}/ran"})):
+            assert "cannot be used here" in await refuse(client, tool, **arguments)
+    assert not (folder / "ran").exists()
+    assert "cannot be used here" in (folder / "server.log").read_text()
 
 
 SYMPTOMS = {
@@ -334,10 +348,7 @@ def test_without_a_place_for_the_record_nothing_starts(folder: Path, repo: Path)
         str(audit),
         "--",
     ]
-    started = start(folder, repo, wrapper)
-    assert started.status == 1
-    assert started.answers == ""
-    assert "cannot be written" in started.message or "cannot be used" in started.message
+    refused(start(folder, repo, wrapper), "cannot be")
 
 
 # -- lost on the way

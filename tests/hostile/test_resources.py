@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from harness import Connect, OpenCell, ask, child_environment
-from hostile.observe import LOST, bytes_below, in_cells, log_sizes, outside, peak_memory, python, server_of, until
+from hostile.observe import LOST, SOON, bytes_below, in_cells, log_sizes, outside, peak_memory, python, server_of, until
 from hostile.stage import Stage, open_stage, words
 from repocell.guest.link import Exited, Link
 from repocell.models import Limits, MiB
@@ -178,11 +178,13 @@ WATCHED_BOMBS = {**MEMORY_BOMBS, **UNSEEN_BOMBS}
 
 @pytest.mark.parametrize("bomb", MEMORY_BOMBS.values(), ids=list(MEMORY_BOMBS))
 async def test_a_cell_takes_no_more_memory_than_its_limit(fresh: Stage, bomb: str) -> None:
-    """What holds more than the limit, in one process or many, private or shared, is ended, and its memory is free again."""
+    """What holds more than the limit, in one process or many, is ended, and its memory is free again within seconds."""
     assert outside(bomb).stdout == "survived\n"
     said = await beside(fresh, fresh.attack(bomb, timeout_s=20))
     assert "survived" not in said
-    assert "kept" in await fresh.attack(python("held = b'x' * (120 << 20); print('kept')"))
+    with anyio.fail_after(SOON):  # what nobody has mapped outlives its maker by a moment
+        while "kept" not in await fresh.attack(python("held = b'x' * (120 << 20); print('kept')")):
+            pass
     await fresh.healthy()
 
 

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from repocell.repos import GitError, together
+from repocell.repos import GitError
+from repocell.together import together
 
 pytestmark = pytest.mark.anyio
 

@@ -70,7 +70,7 @@ class GuestStream:
         self._taken = 0  # the part of it to be granted again
         self._credit = WINDOW
         self._noted = False
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # made by whoever waits: most frames come while nobody does
         self.ended = False
         self.forgotten = False
 
@@ -99,8 +99,14 @@ class GuestStream:
 
     def wake(self) -> None:
         """Makes everybody who waits for this stream look again."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _change(self) -> None:
+        """Waits for wake()."""
+        self._changed = self._changed or anyio.Event()
+        await self._changed.wait()
 
     async def receive(self) -> Frame:
         """The next frame; grants credit for what is taken.
@@ -114,7 +120,7 @@ class GuestStream:
                 raise anyio.EndOfStream
             if self._link.lost:
                 raise self._link.loss
-            await self._changed.wait()
+            await self._change()
         frame = self._frames.popleft()
         if frame.kind in (DATA, ERR):
             self._taken += len(frame.body) + FRAME_COST
@@ -131,7 +137,7 @@ class GuestStream:
         view = memoryview(data)
         while view and not self.ended and not self._link.lost:
             if self._credit <= 0:
-                await self._changed.wait()
+                await self._change()
                 continue
             part = view[: min(self._credit, MAX_BODY)]
             self._credit -= len(part)

@@ -52,6 +52,8 @@ def _behind(block: bytes, wanted: int, newlines: int) -> int:
     """The index behind so many newlines of a block that has `newlines`; its end when it has fewer."""
     if wanted > newlines:
         return len(block)
+    if wanted == newlines > 0:
+        return block.rfind(b"\n") + 1
     at = 0
     for _ in range(wanted):
         at = block.find(b"\n", at) + 1

@@ -66,7 +66,7 @@ class Bubblewrap:
     name = "bubblewrap"
 
     def __init__(self, identity: Identity, scratch: Path | None = None, executable: str | None = None) -> None:
-        """`scratch`: a directory on the file system where state is kept, for trials; default: the temporary directory."""
+        """`scratch`: a directory on the file system where state is kept, for trials; where there is none, a temporary one."""
         self.identity, self._scratch = identity, scratch
         self._executable = executable or shutil.which("bwrap") or "bwrap"
         self._host = rootfs.HostLayout.look()
@@ -105,7 +105,7 @@ class Bubblewrap:
     async def _watch_memory(
         self, init: int, limits: Limits, tally: watchdog.Tally, group: cgroups.CellGroup | None
     ) -> None:
-        async with segments_of(init) as segments:
+        with segments_of(init) as segments:
             if group is None:
                 await watchdog.watch_memory(init, limits, tally, segments)
             else:
@@ -229,8 +229,7 @@ class Bubblewrap:
             self.check()
             version = await anyio.run_process([self._executable, "--version"], check=False)
             report = report.model_copy(update={"version": version.stdout.decode(errors="replace").strip()})
-            overlay, note = await self._try_overlay()
-            isolation = read_trial(await self._try(_plain_tree))
+            (overlay, note), isolation = await self._trials()
         except RuntimeUnusable as unusable:
             found = Problem(cause=unusable.cause, remedy=unusable.remedy)
             return report.model_copy(update={"problems": (found,)})
@@ -248,6 +247,23 @@ class Bubblewrap:
         found = {"usable": not missing, "isolation": isolation, "limits": self.enforcement(), "problems": problems}
         return report.model_copy(update={**found, "overlay": overlay, "notes": note})
 
+    async def _trials(self) -> tuple[tuple[bool, tuple[str, ...]], dict[str, bool]]:
+        """Whether overlays work and what is isolated, tried side by side: every start of a server waits for both."""
+        overlay: tuple[bool, tuple[str, ...]] = (False, ())
+        said = ""
+
+        async def try_plain() -> None:
+            nonlocal said
+            said = await self._try(_plain_tree)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(try_plain)
+                overlay = await self._try_overlay()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # where both failed, either tells the cause
+        return overlay, read_trial(said)
+
     async def _try_overlay(self) -> tuple[bool, tuple[str, ...]]:
         """Whether layers can be stacked where the state is kept; if not, why workspaces are copied instead."""
         try:
@@ -262,7 +278,8 @@ class Bubblewrap:
 
         Raises RuntimeUnusable when it printed nothing: no cell would live there either.
         """
-        with tempfile.TemporaryDirectory(prefix="trial-", dir=self._scratch, ignore_cleanup_errors=True) as name:
+        place = self._scratch if self._scratch is not None and self._scratch.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=place, ignore_cleanup_errors=True) as name:
             folder = Path(name)
             folder.chmod(0o711)
             tree = make_tree(folder)

@@ -10,17 +10,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import anyio
 import anyio.to_thread
 
 from .measure import Shared
 
 _log = logging.getLogger(__name__)
 HELPER_SECONDS = 10.0
+_NOT_MEASURED = "shared memory segments of a cell are not measured: %s"
 
 # argv: the namespace's descriptor, then ids to remove; stdin: where to send the table's descriptor when there are none.
 # The namespace is entered as its owner, for which a server without privileges first enters the owning user namespace
@@ -68,10 +68,30 @@ def orphans(segments: Sequence[Segment], alive: frozenset[int]) -> tuple[Segment
 
 
 class Segments:
-    """One cell's segments. Where its namespace cannot be entered, it looks as if there were none, and the log says so."""
+    """One cell's segments, none before open(). Where its namespace cannot be entered there seem to be none for ever."""
 
-    def __init__(self, namespace: int, table: int | None) -> None:
-        self._namespace, self._table = namespace, table
+    def __init__(self, init: int) -> None:
+        self._table: int | None = None
+        self._namespace: int | None = None
+        try:
+            self._namespace = os.open(f"/proc/{init}/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:  # its sandbox ends already, and whoever holds the stream learns that
+            _log.warning(_NOT_MEASURED, error.strerror)
+        self.tried = False
+
+    async def open(self) -> None:
+        """Enters the namespace, at the first call, which takes tens of milliseconds: not on the way of a cell's start."""
+        if not self.tried and self._namespace is not None:
+            self.tried = True
+            try:
+                self._table = await anyio.to_thread.run_sync(_open_table, self._namespace)
+            except OSError as error:
+                _log.warning(_NOT_MEASURED, error.strerror)
+
+    def close(self) -> None:
+        for descriptor in (self._namespace, self._table):
+            if descriptor is not None:
+                os.close(descriptor)
 
     def look(self) -> tuple[Segment, ...]:
         if self._table is None:
@@ -92,24 +112,18 @@ class Segments:
     async def remove(self, gone: Sequence[Segment]) -> None:
         """Removes segments. Somebody who attaches one of them meanwhile keeps it (shmctl(2))."""
         numbers = [str(one.number) for one in gone[:1000]]
-        await anyio.to_thread.run_sync(_help, self._namespace, numbers, None)
+        if self._namespace is not None:
+            await anyio.to_thread.run_sync(_help, self._namespace, numbers, None)
 
 
-@asynccontextmanager
-async def segments_of(init: int) -> AsyncGenerator[Segments]:
-    """The segments of the cell whose first process is `init`. Entering its namespace takes tens of milliseconds."""
-    namespace, table = -1, None
+@contextmanager
+def segments_of(init: int) -> Generator[Segments]:
+    """The segments of the cell whose first process is `init`."""
+    segments = Segments(init)
     try:
-        namespace = os.open(f"/proc/{init}/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
-        table = await anyio.to_thread.run_sync(_open_table, namespace)
-    except OSError as error:
-        _log.warning("shared memory segments of a cell are not measured: %s", error.strerror)
-    try:
-        yield Segments(namespace, table)
+        yield segments
     finally:
-        for descriptor in (namespace, table):
-            if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
+        segments.close()
 
 
 def _open_table(namespace: int) -> int:

@@ -83,6 +83,8 @@ async def watch_memory(root: int, limits: Limits, tally: Tally, segments: Segmen
         if now >= rests_until:
             files = tuple((await anyio.to_thread.run_sync(held, [*sizes], device)).values())
             rests_until = anyio.current_time() + (anyio.current_time() - now) * _MEMORY_SHARE
+        if sizes:
+            await segments.open()
         shared = [*files, *segments.shared()]
         if total(sizes, shared) <= limits.memory:
             await anyio.sleep(_MEMORY_SECONDS if sizes else _MEMORY_SECONDS * 5)
@@ -123,6 +125,8 @@ async def watch_segments(root: int, kills: Callable[[], int], segments: Segments
     before, until = kills(), 0.0
     while True:
         await anyio.sleep(_MEMORY_SECONDS / 2)
+        if not segments.tried and any(descendants(root)):
+            await segments.open()
         if (now := kills()) > before:
             before, until = now, anyio.current_time() + _ORPHANED_SECONDS
         if anyio.current_time() < until and (gone := orphans(segments.look(), frozenset(descendants(root)))):

@@ -4,6 +4,8 @@ Lives here: the four tools' arguments, handlers and wording. It may not open fil
 """
 
 import posixpath
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Annotated
 
 from anyio import to_thread
@@ -52,22 +54,23 @@ def number_lines(window: FileWindow, first: int) -> str:
     lines = window.body.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
     if lines[-1] == "":
         lines.pop()
-    out: list[str] = []
-    room = MAX_TEXT - 200
-    for number, line in enumerate(lines, first):
-        line = line.removesuffix("\r")
-        if len(line) > MAX_LINE:
-            line = f"{line[:MAX_LINE]}... ({len(line):,} characters)"
-        text = f"{number:6}\t{line}"
-        if room < len(text) + 1:
-            break
-        room -= len(text) + 1
-        out.append(text)
+    if b"\r" in window.body:
+        lines = [line.removesuffix("\r") for line in lines]
+    out = [
+        str(number).rjust(6) + "\t" + (line if len(line) <= MAX_LINE else _cut(line))
+        for number, line in enumerate(lines, first)
+    ]
+    ends = list(accumulate(len(text) + 1 for text in out))
+    del out[bisect_right(ends, MAX_TEXT - 200) :]
     last = first + len(out) - 1
     total = f"{window.lines:,}" if window.lines is not None else f"a file of {size_of(window.size)}"
     if window.lines is None or last < window.lines:
         out.append(f"(lines {first:,}-{last:,} of {total}; go on with offset={last + 1})")
     return "\n".join(out)
+
+
+def _cut(line: str) -> str:
+    return f"{line[:MAX_LINE]}... ({len(line):,} characters)"
 
 
 async def _binary(services: Services, call: Call[ReadFile], window: FileWindow) -> Reply:

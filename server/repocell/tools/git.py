@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ..errors import GitFailed
 from ..models import MiB
+from ..together import together
 from ..workspaces.workspace import Collected, Workspace
 from .base import MAX_TEXT, Call, InWorkspace, Reply, Services, Tool, workspace_of
 from .files import FilePath
@@ -43,18 +44,16 @@ async def git_diff(services: Services, call: Call[GitDiff]) -> Reply:
 async def diff_text(ws: Workspace, base: str, *, path: str = "", stat: bool = False) -> str:
     """What the working tree changes against a commit, new files included. Raises GitFailed for a commit there is not."""
     arguments = [*(["--stat=120"] if stat else []), base, "--", path or "."]
-    if await has_untracked(ws, path):
+    untracked = [*_GIT, "ls-files", "--others", "--exclude-standard", "--directory", "-z", "--", path or "."]
+    found, others = await together(  # side by side, since most often there are no others and the first is the answer
+        lambda: ws.collect([*_GIT, *_DIFF, *arguments], max_bytes=MAX_COLLECTED),
+        lambda: ws.collect(untracked, max_bytes=4096),
+    )
+    if others.out:
         argv = ["bash", "--noprofile", "--norc", "-c", _WITH_UNTRACKED, "diff", *arguments]
-    else:
-        argv = [*_GIT, *_DIFF, *arguments]
-    found = await ws.collect(argv, max_bytes=MAX_COLLECTED)
+        found = await ws.collect(argv, max_bytes=MAX_COLLECTED)
     _check(found, f"compare with {base!r}")
     return as_text(found.out)
-
-
-async def has_untracked(ws: Workspace, path: str) -> bool:
-    argv = [*_GIT, "ls-files", "--others", "--exclude-standard", "--directory", "-z", "--", path or "."]
-    return bool((await ws.collect(argv, max_bytes=4096)).out)
 
 
 def _check(found: Collected, what: str) -> None:

@@ -1,7 +1,7 @@
-"""Durable state that several processes share: the index of workspaces, stops, running servers, heads of audit chains.
+"""The store on SQLAlchemy: SQLite in WAL mode.
 
-Lives here: SQLAlchemy over SQLite in WAL mode, and nothing that is not in the schema below. Workspaces' own truth is their
-manifests on disk; this is their index and can be rebuilt. It may not know sandboxes, tools or MCP.
+Lives here: the schema, and nothing that is not in it. It is loaded by name, when a store is opened; what its methods
+promise stands in the protocol.
 """
 
 import sys
@@ -31,8 +31,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .errors import Misconfigured
-from .models import AuditHead, Stop, WorkspaceRecord
+from ..errors import Misconfigured
+from ..models import AuditHead, Stop, WorkspaceRecord
 
 SCHEMA = "0002"  # the newest revision in migrations/versions
 MIGRATE_SECONDS = 120
@@ -69,8 +69,8 @@ audit_heads = Table(
 )  # fmt: skip
 
 
-class Store:
-    """Use through open_store. Every method is one transaction: on disk, as far as kill -9 goes, when it returns."""
+class SqlStore:
+    """See Store. Use through open_store."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -132,7 +132,6 @@ class Store:
     # -- heads of audit chains
 
     async def anchor(self, heads: Sequence[AuditHead]) -> bool:
-        """Keeps where these chains stand, never going back; whether that worked. A store that is busy or full says no."""
         try:
             await self._do(*(_forward(head) for head in heads))
         except SQLAlchemyError:
@@ -168,7 +167,7 @@ def born(pid: int) -> str:
 
 
 @asynccontextmanager
-async def open_store(file: Path) -> AsyncGenerator[Store]:
+async def open_store(file: Path) -> AsyncGenerator[SqlStore]:
     """The store in one SQLite file, brought to the current schema first. Raises Misconfigured when it cannot be used."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
     event.listen(engine.sync_engine, "connect", _tune)
@@ -186,7 +185,7 @@ async def open_store(file: Path) -> AsyncGenerator[Store]:
             raise Misconfigured(
                 f"The state's index cannot be used ({error.__class__.__name__}). Remove store.db: it is rebuilt."
             ) from error
-        yield Store(engine)
+        yield SqlStore(engine)
     finally:
         with anyio.CancelScope(shield=True):
             await engine.dispose()
