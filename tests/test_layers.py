@@ -11,16 +11,17 @@ import repocell
 ROOT = Path(repocell.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
+AUDIT = ("audit", "audit_anchors", "audit_export", "audit_trail", "audit_view")
 # Lower layers first. A module may import from its own layer and below; the longest prefix names its layer.
 LAYERS = (
-    ("errors", "globs", "together", "__init__", "migrations"),
+    ("errors", "globs", "redaction", "together", "__init__", "migrations"),
     ("models",),
-    ("config", "audit", "guest", "runtimes", "store", "clones", "repos"),
+    ("config", *AUDIT, "guest", "runtimes", "store", "clones", "repos"),
     ("workspaces", "policy"),
     ("tools",),
     ("gate", "auth"),
     ("app",),
-    ("admin",),
+    ("admin", "audit_cli"),
     ("cli",),
 )
 GUARDED = {

@@ -21,6 +21,7 @@ from mcp.server.stdio import stdio_server
 
 from . import __version__, tools
 from .audit import AuditLog
+from .audit_anchors import anchored, finish
 from .auth import WhoIsCalling, local_principal
 from .config import Settings
 from .errors import Misconfigured, RuntimeUnusable, sole_error
@@ -149,16 +150,12 @@ async def collect(settings: Settings, manifests: Manifests, layers: Layers, stor
 async def open_ground(settings: Settings) -> AsyncGenerator[Ground]:
     """Services and the record; all cells end when the context is left. Raises Misconfigured, and then nothing runs."""
     async with open_workspaces(settings) as spaces:
-        with AuditLog(settings.state_dir / "audit") as audit:
+        with AuditLog(settings.state_dir) as audit:
             audit.write("started", version=__version__, pid=os.getpid(), runtime=spaces.report.model_dump(mode="json"))
-            try:
-                async with _listening_for_stops(spaces):
-                    repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
-                    yield Ground(
-                        Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo), audit
-                    )
-            finally:
-                audit.conclude("stopped")
+            async with anchored(audit, spaces.store, settings.state_dir), _listening_for_stops(spaces):
+                repositories = Repositories(settings.state_dir / "mirrors", settings.git_environment)
+                services = Services(spaces.pool, spaces.lifecycle, repositories, spaces.report, settings.repo)
+                yield Ground(services, audit, spaces.store)
 
 
 class Opening:
@@ -253,7 +250,7 @@ async def _end_on_signal(opening: Opening) -> None:
     """Ends every cell and then the process. The SDK reads stdin in a thread that nothing can interrupt, so no waiting for it."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            if opening.ground is not None:
-                await opening.ground.services.pool.shut_down()
-                opening.ground.audit.conclude("stopped", signal=int(number))
+            if (ground := opening.ground) is not None:
+                await ground.services.pool.shut_down()
+                await finish(ground.audit, ground.store, signal=int(number))
             os._exit(128 + number)

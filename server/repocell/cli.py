@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, admin, audit
+from . import __version__, admin, audit_cli
 from .app import choose_runtime, serve_stdio
 from .config import Settings, isolate_git, load_settings
-from .errors import Misconfigured, RepocellError
+from .errors import RepocellError
 from .models import ProbeReport
 from .tools import TOOLSETS
 from .workspaces import toolchains
@@ -27,8 +27,7 @@ from .workspaces import toolchains
 app = typer.Typer(name="repocell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 workspaces_app = typer.Typer(no_args_is_help=True, help="Look at workspaces, compare, close and collect them.")
 app.add_typer(workspaces_app, name="workspaces")
-audit_app = typer.Typer(no_args_is_help=True, help="Look at the record of what was decided and done.")
-app.add_typer(audit_app, name="audit")
+app.add_typer(audit_cli.app, name="audit")
 
 StateDir = Annotated[Path | None, typer.Option(help="Where workspaces, mirrors and the audit record are kept.")]
 
@@ -182,33 +181,6 @@ def stop(
 def _settings(state_dir: Path | None) -> Settings:
     isolate_git()
     return load_settings({"state_dir": state_dir})
-
-
-@audit_app.command()
-def verify(state_dir: StateDir = None) -> None:
-    """Re-compute every chain; exit status 1 when one is not what was written."""
-    broken = False
-    for path in _chains(state_dir):
-        found = audit.verify(path)
-        broken = broken or found.broken is not None
-        print(f"{path.name}: {found.records} records, " + (found.broken or f"intact, head {found.head[:16]}"))
-    raise typer.Exit(1 if broken else 0)
-
-
-@audit_app.command("show")
-def show_audit(state_dir: StateDir = None, last: Annotated[int, typer.Option(help="How many records.")] = 20) -> None:
-    """Print the newest records, one line of JSON each."""
-    chains = _chains(state_dir)
-    if chains:
-        for record in list(audit.read(chains[-1]))[-last:]:
-            print(json.dumps(record))
-
-
-def _chains(state_dir: Path | None) -> list[Path]:
-    folder = load_settings({"state_dir": state_dir}).state_dir / "audit"
-    if not folder.is_dir():
-        raise Misconfigured("There is no audit record yet: no server has run with this state directory.")
-    return sorted(folder.glob("*.jsonl"))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from .errors import (
     suggest,
 )
 from .policy.decide import Facts, decide
+from .store import Store
 from .tools import resources
 from .tools.base import Arguments, Call, Progress, Reply, Services, Tool
 from .workspaces.workspace import Workspace
@@ -42,10 +43,11 @@ Context = ServerRequestContext[Any, Any]
 
 @dataclass(frozen=True)
 class Ground:
-    """What a call stands on: what handlers may use, and the record."""
+    """What a call stands on: what handlers may use, the record, and where its head is kept."""
 
     services: Services
     audit: AuditLog
+    store: Store
 
 
 Ready = Callable[[], Awaitable[Ground]]

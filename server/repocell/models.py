@@ -274,3 +274,16 @@ class Stop(Frozen):
         return self.scope == "everything" or self.name == (
             record.id if self.scope == "workspace" else record.principal.name
         )
+
+
+class AuditHead(Frozen):
+    """Where an audit chain stands: how many records, in how many segments, and the hash of the newest one.
+
+    `closed`: its server ended in order, so nothing comes after.
+    """
+
+    chain: str
+    records: int = Field(ge=0)
+    segment: int = Field(ge=1)
+    head: str = Field(pattern="^[0-9a-f]{64}$")
+    closed: bool = False

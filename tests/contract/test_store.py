@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from repocell.errors import Misconfigured
-from repocell.models import Principal, WorkspaceRecord
+from repocell.models import AuditHead, Principal, WorkspaceRecord
 from repocell.store import open_store
 from repocell.store.sql import SCHEMA, born
 
@@ -117,6 +117,44 @@ async def test_only_living_servers_count(tmp_path: Path) -> None:
         assert await store.running() == []
     assert born(os.getpid()) != ""
     assert born(2**22 + 1) == ""
+
+
+async def test_heads_of_chains_only_go_forward(tmp_path: Path) -> None:
+    """A newer head replaces an older one, an end is kept, and an older head or a late copy changes nothing."""
+    early, late = (AuditHead(chain="c", records=n, segment=1, head=f"{n:064x}") for n in (1, 2))
+    other = AuditHead(chain="d", records=1, segment=1, head="0" * 64)
+    closed = late.model_copy(update={"closed": True})
+    async with open_store(tmp_path / "store.db") as store:
+        assert await store.anchored() == []
+        for heads, then in (([early, other], [early, other]), ([late], [late, other]), ([early], [late, other])):
+            assert await store.anchor(heads)
+            assert await store.anchored() == then
+        for head in (closed, late, early):
+            assert await store.anchor([head])
+            assert await store.anchored() == [closed, other]
+        assert await store.anchor([])
+
+
+async def test_a_head_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    """A store that lost its table answers no instead of ending the server."""
+    async with open_store(tmp_path / "store.db") as store:
+        with sqlite3.connect(tmp_path / "store.db") as connection:
+            connection.execute("DROP TABLE audit_heads")
+        connection.close()
+        assert not await store.anchor([AuditHead(chain="c", records=1, segment=1, head="0" * 64)])
+
+
+async def test_a_store_of_the_first_version_is_brought_forward(tmp_path: Path) -> None:
+    """What it held is still there, and it takes heads."""
+    async with open_store(tmp_path / "store.db") as store:
+        await store.stop("principal", "me")
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute("DROP TABLE audit_heads")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    async with open_store(tmp_path / "store.db") as store:
+        assert [stop.name for stop in await store.stopped()] == ["me"]
+        assert await store.anchored() == []
 
 
 def test_the_newest_migration_is_the_schema_of_the_code() -> None:

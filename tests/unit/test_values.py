@@ -1,13 +1,11 @@
-"""Paths, settings, the audit chain and the decision. Pure, or on a file of the test's own."""
+"""Paths, settings and the decision. Pure, or on a file of the test's own."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repocell import audit
 from repocell.config import load_settings
 from repocell.errors import BadPath, InvalidSettings, NoSuchRepository
 from repocell.models import normalise_path
@@ -64,41 +62,6 @@ def test_an_unreadable_settings_file_is_said(tmp_path: Path, text: str) -> None:
         load_settings({}, {"REPOCELL_CONFIG": str(file)})
     with pytest.raises(InvalidSettings, match="there is no"):
         load_settings({}, {"REPOCELL_CONFIG": str(tmp_path / "absent")})
-
-
-def write_chain(folder: Path, count: int) -> Path:
-    with audit.AuditLog(folder) as log:
-        for number in range(count):
-            log.write("event", number=number)
-        return log.path
-
-
-@pytest.mark.parametrize("damage", ["change", "remove", "swap", "insert", "torn"])
-def test_any_damage_to_the_record_is_found(tmp_path: Path, damage: str) -> None:
-    """Changing, removing, swapping, inserting and tearing records each break the chain where it happened."""
-    path = write_chain(tmp_path / "audit", 6)
-    assert audit.verify(path).broken is None
-    lines = path.read_text().splitlines(keepends=True)
-    damaged = {
-        "change": [*lines[:3], lines[3].replace('"number":3', '"number":4'), *lines[4:]],
-        "remove": [*lines[:3], *lines[4:]],
-        "swap": [*lines[:3], lines[4], lines[3], lines[5]],
-        "insert": [*lines[:3], lines[2], *lines[3:]],
-        "torn": [*lines[:5], lines[5][:20]],
-    }[damage]
-    path.write_text("".join(damaged))
-    assert audit.verify(path).broken is not None
-
-
-def test_arguments_are_recorded_without_their_secrets() -> None:
-    """Passwords in URLs and values behind telling names are not in the preview; the digest is of the whole."""
-    recorded = audit.digest_arguments(
-        {"repo": "https://me:hunter2@host/x", "command": "TOKEN=abc123 run", "long": "x" * 9999}
-    )
-    assert "hunter2" not in json.dumps(recorded)
-    assert "abc123" not in json.dumps(recorded)
-    assert len(recorded["preview"]) < 500
-    assert len(recorded["sha256"]) == 64
 
 
 def test_what_has_no_rule_is_denied() -> None:

@@ -1,4 +1,4 @@
-"""Durable state that several processes share: the index of workspaces, what a person stopped, which servers run.
+"""Durable state that several processes share: the index of workspaces, stops, running servers, heads of audit chains.
 
 Lives here: what any store can do, and opening one by name. Workspaces' own truth is their manifests on disk; a store is
 their index and can be rebuilt. It may not know sandboxes, tools or MCP.
@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import anyio.to_thread
 
-from ..models import Stop, WorkspaceRecord
+from ..models import AuditHead, Stop, WorkspaceRecord
 
 
 class Store(Protocol):
@@ -51,6 +51,14 @@ class Store(Protocol):
     async def running(self) -> Sequence[int]:
         """Pids of servers that are alive; a pid that was given to another process is not one of them."""
         ...
+
+    # -- heads of audit chains
+
+    async def anchor(self, heads: Sequence[AuditHead]) -> bool:
+        """Keeps where these chains stand, never going back; whether that worked. A store that is busy or full says no."""
+        ...
+
+    async def anchored(self) -> Sequence[AuditHead]: ...
 
 
 class _Kind(Protocol):

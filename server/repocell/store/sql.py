@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     Integer,
@@ -31,9 +32,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..errors import Misconfigured
-from ..models import Stop, WorkspaceRecord
+from ..models import AuditHead, Stop, WorkspaceRecord
 
-SCHEMA = "0001"  # the newest revision in migrations/versions
+SCHEMA = "0002"  # the newest revision in migrations/versions
 MIGRATE_SECONDS = 120
 
 metadata = MetaData()
@@ -57,6 +58,14 @@ servers = Table(
     Column("pid", Integer, primary_key=True),
     Column("born", String(40), nullable=False),
     Column("started", Float, nullable=False),
+)  # fmt: skip
+audit_heads = Table(
+    "audit_heads", metadata,
+    Column("chain", String(100), primary_key=True),
+    Column("records", Integer, nullable=False),
+    Column("segment", Integer, nullable=False),
+    Column("head", String(64), nullable=False),
+    Column("closed", Boolean, nullable=False),
 )  # fmt: skip
 
 
@@ -120,6 +129,20 @@ class SqlStore:
             rows = (await connection.execute(select(servers.c.pid, servers.c.born))).all()
         return [row.pid for row in rows if row.born == born(row.pid)]
 
+    # -- heads of audit chains
+
+    async def anchor(self, heads: Sequence[AuditHead]) -> bool:
+        try:
+            await self._do(*(_forward(head) for head in heads))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    async def anchored(self) -> Sequence[AuditHead]:
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(select(audit_heads).order_by(audit_heads.c.chain))).mappings()
+            return [AuditHead.model_validate(dict(row)) for row in rows]
+
 
 def _index(record: WorkspaceRecord) -> Any:
     row = {
@@ -127,6 +150,12 @@ def _index(record: WorkspaceRecord) -> Any:
         "created": record.created, "used": record.used,
     }  # fmt: skip
     return upsert(workspaces).values(**row).on_conflict_do_update(index_elements=["id"], set_=row)
+
+
+def _forward(head: AuditHead) -> Any:
+    row = head.model_dump()
+    newer = (audit_heads.c.records < head.records) | ((audit_heads.c.head == head.head) & ~audit_heads.c.closed)
+    return upsert(audit_heads).values(**row).on_conflict_do_update(index_elements=["chain"], set_=row, where=newer)
 
 
 def born(pid: int) -> str:

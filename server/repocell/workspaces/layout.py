@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import Misconfigured
 
-FOLDERS = ("mirrors", "layers", "workspaces", "tools", "audit")
+PRIVATE = ("audit", "heads")
+FOLDERS = ("mirrors", "layers", "workspaces", "tools", *PRIVATE)
 
 
 def prepare(state: Path, owner: tuple[int, int] | None) -> None:
@@ -21,7 +22,7 @@ def prepare(state: Path, owner: tuple[int, int] | None) -> None:
         state.mkdir(parents=True, exist_ok=True)
         for folder in (state, *(state / name for name in FOLDERS)):
             folder.mkdir(exist_ok=True)
-            if owner is not None and folder.name != "audit":
+            if owner is not None and folder.name not in PRIVATE:
                 os.chown(folder, 0, owner[1])
                 folder.chmod(0o710)
             else:
