@@ -29,6 +29,7 @@ from .together import together
 
 FETCH_SECONDS = 1800.0
 QUICK_SECONDS = 60.0
+_UNREADABLE = "this server may not read it"
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:[^:].*")
 
@@ -73,7 +74,6 @@ class Checkout:
     mirror: Path
     commit: str
     branch: str | None
-    uncommitted: Sequence[Change]
 
 
 def parse_source(repo: str) -> Source:
@@ -97,11 +97,14 @@ def parse_source(repo: str) -> Source:
 
 
 def _local(repo: str, path: Path) -> Source:
-    if not path.exists():
-        raise NoSuchRepository(repo, "there is no such path on this machine")
-    for candidate in (path, *path.parents):
-        if (candidate / ".git").exists() or ((candidate / "HEAD").is_file() and (candidate / "objects").is_dir()):
-            return Source(str(candidate), candidate.name, candidate)
+    try:
+        if not path.exists():
+            raise NoSuchRepository(repo, "there is no such path on this machine")
+        for candidate in (path, *path.parents):
+            if (candidate / ".git").exists() or ((candidate / "HEAD").is_file() and (candidate / "objects").is_dir()):
+                return Source(str(candidate), candidate.name, candidate)
+    except PermissionError as error:
+        raise NoSuchRepository(repo, _UNREADABLE) from error
     raise NoSuchRepository(repo, "it is not inside a git repository")
 
 
@@ -118,14 +121,19 @@ class Repositories:
         source = parse_source(repo)
         mirror = self._folder / hashlib.sha256(source.url.encode()).hexdigest()[:32]
         try:
-            (commit, branch), changes = await together(
-                lambda: self._mirrored(source, mirror, repo, ref), lambda: uncommitted(self._git, source.local)
-            )
+            commit, branch = await self._mirrored(source, mirror, repo, ref)
+        except GitError as error:
+            raise NoSuchRepository(repo, error.why) from error
+        return Checkout(source, mirror, commit, branch)
+
+    async def uncommitted(self, repo: str) -> Sequence[Change]:
+        """What is uncommitted in a local clone; nothing for a URL. Takes time in the number of its files."""
+        try:
+            return await uncommitted(self._git, parse_source(repo).local)
         except GitError as error:
             raise NoSuchRepository(repo, error.why) from error
         except PermissionError as error:
-            raise NoSuchRepository(repo, "this server may not read it") from error
-        return Checkout(source, mirror, commit, branch, changes)
+            raise NoSuchRepository(repo, _UNREADABLE) from error
 
     async def _mirrored(self, source: Source, mirror: Path, repo: str, ref: str | None) -> tuple[str, str | None]:
         """The commit a ref names, in the mirror, and the branch it is on."""

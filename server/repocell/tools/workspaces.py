@@ -8,12 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 from pydantic import Field
 
 from ..clones import Change, Snapshot, snapshots
 from ..errors import CallerMistake, DefaultRepositoryUnusable, NoSuchRepository
 from ..models import WORKSPACE_DIR
 from ..repos import Checkout
+from ..together import together
 from ..workspaces.workspace import Workspace
 from .base import Arguments, Call, InWorkspace, Reply, Services, Tool, workspace_of
 from .git import changes
@@ -42,22 +44,35 @@ async def workspace_open(services: Services, call: Call[WorkspaceOpen]) -> Reply
         raise CallerMistake(
             "Say which repository: repo='/path/to/it' or an https URL. This server has no default (serve --repo)."
         )
-    await call.progress(0, None, "fetching")
     try:
-        found = await services.repositories.checkout(repo, args.ref)
+        return await _open(services, call, repo)
     except NoSuchRepository as error:
         if args.repo is None:  # its name is the operator's, and may hold a credential or a path of the host
             raise DefaultRepositoryUnusable(error.why) from error
         raise
-    taken = await snapshots(found.source.local, found.uncommitted) if args.include_uncommitted else ()
-    await call.progress(1, None, "checking out")
-    ws = await services.lifecycle.open(call.principal, found, args.task)
+
+
+async def _open(services: Services, call: Call[WorkspaceOpen], repo: str) -> Reply:
+    """A workspace, made while the clone is looked through for uncommitted work, which takes as long where files are many."""
+    args, made = call.args, list[Workspace]()
+
+    async def make() -> Checkout:
+        await call.progress(0, None, "fetching")
+        found = await services.repositories.checkout(repo, args.ref)
+        await call.progress(1, None, "checking out")
+        made.append(await services.lifecycle.open(call.principal, found, args.task))
+        return found
+
     try:
-        await bring_along(ws, taken)
+        found, changes = await together(make, lambda: services.repositories.uncommitted(repo))
+        if args.include_uncommitted:
+            await bring_along(made[0], await snapshots(found.source.local, changes))
     except BaseException:
-        await services.lifecycle.close(ws)
+        with anyio.CancelScope(shield=True):
+            for ws in made:
+                await services.lifecycle.close(ws)
         raise
-    return await _opened(ws, "opened", _about_uncommitted(found, taken=args.include_uncommitted))
+    return await _opened(made[0], "opened", _about_uncommitted(changes, taken=args.include_uncommitted))
 
 
 async def bring_along(ws: Workspace, taken: Sequence[Snapshot]) -> None:
@@ -74,11 +89,11 @@ async def bring_along(ws: Workspace, taken: Sequence[Snapshot]) -> None:
             await ws.write(snapshot.path, snapshot.content, mode=0o755 if snapshot.mode & 0o100 else 0o644)
 
 
-def _about_uncommitted(found: Checkout, *, taken: bool) -> Sequence[str]:
-    if not found.uncommitted:
+def _about_uncommitted(changes: Sequence[Change], *, taken: bool) -> Sequence[str]:
+    if not changes:
         return ()
-    count = len(found.uncommitted)
-    named = ", ".join(_named(change) for change in found.uncommitted[:MAX_NAMED])
+    count = len(changes)
+    named = ", ".join(_named(change) for change in changes[:MAX_NAMED])
     more = f" and {count - MAX_NAMED} more" if count > MAX_NAMED else ""
     if taken:
         return (f"Uncommitted work taken along ({count} files): {named}{more}.",)
