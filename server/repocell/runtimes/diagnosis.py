@@ -50,7 +50,7 @@ def cannot_become(uid: int, gid: int, process: Path = Path("/proc/self")) -> Pro
             remedy="Run repocell outside the other sandbox, or set sandbox_uid in the settings to a user it has.",
         )
     status = dict(line.split(":\t", 1) for line in _read(f"{process}/status").splitlines() if ":\t" in line)
-    held = int(status.get("CapEff", "0"), 16)
+    held = int(status.get("CapEff", "-1"), 16)  # where /proc does not tell, the trial will
     missing = [name for bit, name in _TO_BECOME.items() if not held >> bit & 1]
     if not missing and _read(f"{process}/setgroups") != "deny":
         return None
