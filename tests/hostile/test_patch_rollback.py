@@ -127,6 +127,9 @@ async def test_a_lost_sandbox_is_started_again_to_put_everything_back(
             tasks.start_soon(apply)
             await anyio.sleep(delay_ms / 1000)
             os.kill(guest, signal.SIGKILL)
+        await client.call_tool(
+            "bash", {"command": "true"}
+        )  # where the patch was done by then, this call meets the dying cell
         old, new = await state(client)
         assert (old, new) == ((0, COUNT) if "Applied" in said[0] else (COUNT, 0)), said
         assert "could not be put back" not in said[0]
