@@ -352,7 +352,7 @@ async def test_a_process_whose_first_thread_has_ended_is_seen(open_cell: OpenCel
     async with open_cell() as link:
         async with link.spawn([*BASH, f"env -i {python(program)}; sleep 600"], cwd=ROOT) as process:
             await process.receive()
-            zombie = "ps -eo stat=,args= | grep -q '^Zsl*.*python3'"
+            zombie = "ps -eo stat=,args= | grep -q '^Z[^ ]*s[^ ]*l.*python3'"
             await ran_well(link, f"until {zombie}; do :; done")
         assert await ran_well(link, "ps -eLo args= | grep -c '[t]hreading' || true") == "0"
 

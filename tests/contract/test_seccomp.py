@@ -338,8 +338,9 @@ def run(command: Sequence[str], code: bytes | None = None, stdin: str = "") -> s
             os.lseek(descriptors[0], 0, os.SEEK_SET)
             command = [command[0], "--seccomp", str(descriptors[0]), *command[1:]]
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, pass_fds=descriptors, check=False
-        )
+            command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, pass_fds=descriptors, check=False,
+            start_new_session=True,  # one of the programs changes its whole process group, which is not to be the tests' own
+        )  # fmt: skip
 
 
 def python(code: str) -> list[str]:
